@@ -23,7 +23,10 @@ from typing import ClassVar, Optional
 
 
 class LibxlsrError(Exception):
-    """Any error of libxlsr. ``rc`` is libxl's code, ``exit_code`` the command line's."""
+    """Any error of libxlsr. ``rc`` is libxl's code, ``exit_code`` the command line's.
+
+    ``later`` holds the errors that came after this one in the same operation: the first one wins.
+    """
 
     rc: ClassVar[int] = -3
     exit_code: ClassVar[int] = 3
@@ -32,6 +35,7 @@ class LibxlsrError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.later: list[LibxlsrError] = []
 
     def _parts(self) -> list[str]:
         return [self.message]
