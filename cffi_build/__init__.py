@@ -1,0 +1,1 @@
+"""Builds libxlsr.xen._xen, the compiled module over Xen's libraries (cffi, API mode)."""

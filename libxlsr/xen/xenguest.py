@@ -1,0 +1,253 @@
+"""libxenguest: the blocking restore of a libxc stream, and a domain's CPU policy.
+
+``domain_restore`` calls back into Python from C. What a callback raises is kept, C is told to
+stop, and the exception is raised again once the call has returned.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Callable, Optional, Protocol
+
+from libxlsr.errors import TargetError
+from libxlsr.xen.backend import Backend, load
+from libxlsr.xen.rawlib import CData
+from libxlsr.xen.xenctrl import Xenctrl
+
+
+class StreamType(enum.IntEnum):
+    """``xc_stream_type_t``."""
+
+    PLAIN = 0
+    REMUS = 1
+    COLO = 2
+
+
+class MissingStaticData(enum.IntFlag):
+    """What an old stream lacks (``XGR_SDD_MISSING_*``)."""
+
+    CPUID = 1
+    MSR = 2
+
+
+class RestoreCallbacks(Protocol):
+    """``struct restore_callbacks``. What a method raises ends the restore and comes out of it."""
+
+    def static_data_done(self, missing: MissingStaticData) -> None:
+        """The stream's STATIC_DATA_END has come, or been inferred."""
+
+    def checkpoint(self) -> int:
+        """A CHECKPOINT record has come. Returns an ``XGR_CHECKPOINT_*`` number."""
+
+    def suspend(self) -> int:
+        """COLO: suspend the secondary. Returns 1 for success, 2 for a broken channel."""
+
+    def postcopy(self) -> int:
+        """COLO: the secondary is ready to resume. Returns as ``suspend``."""
+
+    def wait_checkpoint(self) -> int:
+        """COLO: wait for the next checkpoint. Returns as ``suspend``."""
+
+    def restore_results(self, store_gfn: int, console_gfn: int) -> None:
+        """COLO: the guest frames of xenstore's and the console's rings."""
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """Where a libxc stream comes from and goes to. ``io_fd`` must be in blocking mode."""
+
+    io_fd: int
+    domid: int
+    store_evtchn: int
+    store_domid: int
+    console_evtchn: int
+    console_domid: int
+    stream_type: StreamType = StreamType.PLAIN
+    send_back_fd: int = -1
+
+
+@dataclass(frozen=True)
+class RestoreResults:
+    """The guest frames of xenstore's and the console's rings."""
+
+    store_gfn: int
+    console_gfn: int
+
+
+class _Payload:
+    """What ``void *data`` stands for during one restore."""
+
+    def __init__(self, callbacks: RestoreCallbacks) -> None:
+        self.callbacks = callbacks
+        self.failure: Optional[BaseException] = None
+
+    def call(self, answer: Callable[[], int], on_failure: int) -> int:
+        try:
+            return answer()
+        except BaseException as failure:  # no exception may cross C
+            if self.failure is None:
+                self.failure = failure
+            return on_failure
+
+
+def domain_restore(
+    xenctrl: Xenctrl, request: RestoreRequest, callbacks: RestoreCallbacks
+) -> RestoreResults:
+    """``xc_domain_restore``: read a libxc stream from the fd up to its END record, and no further.
+
+    Blocks until then, without holding the interpreter's lock. Raises what a callback raised, or
+    ``TargetError`` with the errno and libxenguest's last log line. A malformed stream can make
+    libxenguest abort the process: call it in one that may die.
+    """
+    loaded = load()
+    _bind(loaded)
+    ffi, lib = loaded
+    payload = _Payload(callbacks)
+    handle = ffi.new_handle(payload)
+    store_gfn = ffi.new("unsigned long *")
+    console_gfn = ffi.new("unsigned long *")
+    result = lib.xlsr_domain_restore(
+        xenctrl.handle,
+        request.io_fd,
+        request.domid,
+        request.store_evtchn,
+        store_gfn,
+        request.store_domid,
+        request.console_evtchn,
+        console_gfn,
+        request.console_domid,
+        int(request.stream_type),
+        request.send_back_fd,
+        handle,
+    )
+    number = ffi.errno
+    if payload.failure is not None:
+        raise payload.failure
+    xenctrl.log.raise_parked()
+    if result != 0:
+        raise TargetError(
+            f"libxenguest could not restore domain {request.domid}",
+            errno=number or None,
+            call="xc_domain_restore",
+            last_log=xenctrl.log.take_last(),
+        )
+    return RestoreResults(int(store_gfn[0]), int(console_gfn[0]))
+
+
+def cpuid_apply_policy(
+    xenctrl: Xenctrl, domid: int, *, pae: bool = True, itsc: bool = False, nested: bool = False
+) -> None:
+    """Give a restored domain the CPUID policy that libxl derives for a stream without one.
+
+    ``restore`` is set: Xen then keeps features off that the guest could not have seen on a Xen
+    before 4.14 (xenctrl.h, ``xc_cpuid_apply_policy``).
+    """
+    ffi, lib = xenctrl.ffi, xenctrl.lib
+    null = ffi.NULL
+    result = lib.xc_cpuid_apply_policy(
+        xenctrl.handle, domid, True, null, 0, pae, itsc, nested, null, null
+    )
+    xenctrl.check(result, "xc_cpuid_apply_policy", f"make a CPUID policy for domain {domid}")
+
+
+@dataclass(frozen=True)
+class PolicyRefused:
+    """Which entry of a CPU policy the host can't give: a CPUID leaf or an MSR."""
+
+    errno: int
+    leaf: Optional[int]
+    subleaf: Optional[int]
+    msr: Optional[int]
+
+    def __str__(self) -> str:
+        if self.leaf is not None:
+            where = f"CPUID leaf {self.leaf:#x}"
+            return where if self.subleaf is None else f"{where}, subleaf {self.subleaf:#x}"
+        if self.msr is not None:
+            return f"MSR {self.msr:#x}"
+        return "the policy as a whole"
+
+
+def set_domain_cpu_policy(
+    xenctrl: Xenctrl, domid: int, leaves: bytes, msrs: bytes
+) -> Optional[PolicyRefused]:
+    """``xc_set_domain_cpu_policy`` with the bodies of X86_CPUID_POLICY and X86_MSR_POLICY.
+
+    The records hold arrays of ``xen_cpuid_leaf_t`` (24 bytes) and ``xen_msr_entry_t`` (16 bytes).
+    Returns None where the host can give the policy, else what it refused.
+    """
+    ffi, lib = xenctrl.ffi, xenctrl.lib
+    nr_leaves, nr_msrs = len(leaves) // 24, len(msrs) // 16
+    c_leaves = ffi.new("xen_cpuid_leaf_t[]", max(nr_leaves, 1))
+    c_msrs = ffi.new("xen_msr_entry_t[]", max(nr_msrs, 1))
+    ffi.buffer(c_leaves)[: 24 * nr_leaves] = leaves[: 24 * nr_leaves]
+    ffi.buffer(c_msrs)[: 16 * nr_msrs] = msrs[: 16 * nr_msrs]
+    none = 0xFFFFFFFF  # what libxc leaves there for "not this one"
+    wrong = [ffi.new("uint32_t *", none) for _ in range(3)]
+    result = lib.xc_set_domain_cpu_policy(
+        xenctrl.handle, domid, nr_leaves, c_leaves, nr_msrs, c_msrs, *wrong
+    )
+    if result == 0:
+        return None
+    number = ffi.errno
+    xenctrl.log.take_last()
+    leaf, subleaf, msr = (None if item[0] == none else int(item[0]) for item in wrong)
+    return PolicyRefused(number, leaf, subleaf, msr)
+
+
+_bound = False
+
+
+def _bind(backend: Backend) -> None:
+    """Give the extern "Python" callbacks of the compiled module their bodies, once."""
+    global _bound
+    if _bound:
+        return
+    ffi, lib = backend
+
+    def payload_of(handle: CData) -> _Payload:
+        payload: _Payload = ffi.from_handle(handle)
+        return payload
+
+    @ffi.def_extern(name="xlsr_static_data_done", error=-1)
+    def static_data_done(missing: int, handle: CData) -> int:
+        payload = payload_of(handle)
+
+        def answer() -> int:
+            payload.callbacks.static_data_done(MissingStaticData(missing))
+            return 0
+
+        return payload.call(answer, on_failure=-1)
+
+    @ffi.def_extern(name="xlsr_checkpoint", error=lib.XGR_CHECKPOINT_ERROR)
+    def checkpoint(handle: CData) -> int:
+        payload = payload_of(handle)
+        return payload.call(payload.callbacks.checkpoint, on_failure=lib.XGR_CHECKPOINT_ERROR)
+
+    @ffi.def_extern(name="xlsr_suspend", error=0)
+    def suspend(handle: CData) -> int:
+        payload = payload_of(handle)
+        return payload.call(payload.callbacks.suspend, on_failure=0)
+
+    @ffi.def_extern(name="xlsr_postcopy", error=0)
+    def postcopy(handle: CData) -> int:
+        payload = payload_of(handle)
+        return payload.call(payload.callbacks.postcopy, on_failure=0)
+
+    @ffi.def_extern(name="xlsr_wait_checkpoint", error=0)
+    def wait_checkpoint(handle: CData) -> int:
+        payload = payload_of(handle)
+        return payload.call(payload.callbacks.wait_checkpoint, on_failure=0)
+
+    @ffi.def_extern(name="xlsr_restore_results")
+    def restore_results(store_gfn: int, console_gfn: int, handle: CData) -> None:
+        payload = payload_of(handle)
+
+        def answer() -> int:
+            payload.callbacks.restore_results(store_gfn, console_gfn)
+            return 0
+
+        payload.call(answer, on_failure=0)
+
+    _bound = True
