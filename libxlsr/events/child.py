@@ -72,7 +72,7 @@ class Child:
         """For ``spawn``. ``pid`` is a child of this process that nobody else waits for."""
         self._ctx = ctx
         self._on_exit = on_exit
-        self._event: FdEvent | ImmediateEvent | None = None
+        self._event: FdEvent | ImmediateEvent
         self._killer: TimeEvent | None = None
         self._pidfd = -1
         self.pid = pid
@@ -82,10 +82,14 @@ class Child:
         except ProcessLookupError:
             # It has ended and been reaped already: SIGCHLD is ignored, or somebody waits for all.
             self._event = ctx.call_soon(self._ended, UNKNOWN)
-        else:
+            return
+        try:
             self._event = ctx.watch_fd(
                 self._pidfd, READ, self._readable, what=f"child {pid} ({name})"
             )
+        except BaseException:
+            os.close(self._pidfd)
+            raise
 
     @classmethod
     def spawn(
@@ -172,9 +176,7 @@ class Child:
     def _release(self, status: ExitStatus) -> None:
         self.exit_status = status
         self._stop_killer()
-        if self._event is not None:
-            self._event.deregister()
-            self._event = None
+        self._event.deregister()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -7,9 +7,9 @@ The chain of events of one round::
     dispatch(ready)      gather:  fds that are ready, then timers that are due, go on the egc
                          drain:   the egc runs, first in first out, until it is empty
 
-An operation that a caller starts enters a ``frame()``. What it gathers runs when the outermost frame
-is left, or, outside any frame, at the next ``dispatch``. Callbacks run inside a frame, so a frame
-that one of them enters is an inner one: nothing nests.
+An operation that a caller starts enters a ``frame()``. What it gathers runs when the outermost
+frame is left, or, outside any frame, at the next ``dispatch``. Callbacks run inside a frame, so a
+frame that one of them enters is an inner one: nothing nests.
 
 *An exception from a callback* leaves ``dispatch`` (or the frame) at once. The callback that raised
 it counts as run; what was gathered after it stays on the egc and runs at the next ``dispatch``,
@@ -113,6 +113,11 @@ class Context:
         """A context manager for an entry point: ``with ctx.frame(): ...``."""
         return self._frame
 
+    @property
+    def entered(self) -> bool:
+        """Whether this is inside a frame or a callback, where nothing may wait or dispatch."""
+        return self._egc.depth > 0
+
     # The loop's two halves.
 
     def prepare(self) -> Prepared:
@@ -158,7 +163,7 @@ class Context:
         return self._fds.describe() + self._timers.describe() + self._egc.describe()
 
     def _begin_dispatch(self, call: str) -> None:
-        if self._egc.depth:
+        if self.entered:
             raise RuntimeError(f"{call} inside a frame or a callback: callbacks never nest")
         self._egc.depth = 1
         self._dispatching = True

@@ -144,8 +144,8 @@ class Datacopier:
         self._callback = callback
         self._what = what
         self._remaining = nbytes
-        self._outgoing = memoryview(data).cast("B")
         try:
+            self._outgoing = memoryview(data).cast("B") if data else memoryview(b"")
             if readfd is not None:
                 self._reader = self._ctx.watch_fd(readfd, 0, self._readable, what=f"reading {what}")
             if writefd is not None:
@@ -156,7 +156,7 @@ class Datacopier:
                 self._await_fd()
             else:
                 self._completion = self._ctx.call_soon(self._finish, Outcome.DONE)
-        except ValueError:
+        except BaseException:
             self.kill()
             raise
 

@@ -88,8 +88,11 @@ def run(ctx: Context, until: Callable[[], bool]) -> None:
     """Run the loop until ``until()``, which is asked before each wait, is true.
 
     Raises what a callback raises; the loop can be entered again after that. Raises RuntimeError
-    when there is nothing left to wait for, because waiting would then last forever.
+    when there is nothing left to wait for, because waiting would then last forever, and when it is
+    called inside a frame or a callback.
     """
+    if ctx.entered:
+        raise RuntimeError("run() inside a frame or a callback: callbacks never nest")
     with Waiter() as waiter:
         while not until():
             prepared = ctx.prepare()

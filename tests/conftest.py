@@ -1,0 +1,59 @@
+"""For every test: nothing is left behind. Fixtures that more than one directory uses."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from libxlsr.events import Context
+from libxlsr.testing.clock import FakeClock
+from libxlsr.testing.leaks import Holdings
+
+
+@pytest.fixture(scope="session")
+def private_tmpdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A TMPDIR of this process alone, so that a temporary file left in it is ours."""
+    directory = str(tmp_path_factory.mktemp("TMPDIR"))
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+    yield directory
+    tempfile.tempdir = None
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(private_tmpdir: str) -> Iterator[None]:
+    """No fd, child process or temporary file outlives a test."""
+    before = Holdings.now(private_tmpdir)
+    yield
+    leaked = before.leaked()
+    if leaked:
+        pytest.fail("left behind: " + "; ".join(leaked), pytrace=False)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The time of a context that is made with it; stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def ctx() -> Iterator[Context]:
+    """A context on the real clock, in which nothing may be registered in the end."""
+    context = Context()
+    yield context
+    assert context.registered() == []
+
+
+@pytest.fixture
+def fake_ctx(clock: FakeClock) -> Iterator[Context]:
+    """A context on the ``clock`` fixture, in which nothing may be registered in the end."""
+    context = Context(clock=clock)
+    yield context
+    assert context.registered() == []
