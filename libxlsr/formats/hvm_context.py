@@ -1,0 +1,153 @@
+"""HVM_CONTEXT: the state of an HVM or PVH domain's virtual hardware, as Xen saves it.
+
+::
+
+    entries, each  typecode u16, instance u16, length u32, state[length]
+    the first is   HEADER: magic u32, version u32, changeset u64, cpuid u32, gtsc_khz u32
+    the last is    END, of length 0
+
+Sources: xen/include/public/hvm/save.h and arch-x86/hvm/save.h; hvm_load() in
+xen/arch/x86/hvm/save.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from libxlsr.errors import StreamError
+from libxlsr.formats.framing import Buffer, check_length
+from libxlsr.formats.libxc import RecordType
+
+HVM_FILE_MAGIC = 0x54381286
+HVM_FILE_VERSION = 1
+
+HVM_SAVE_CODE_END = 0
+HVM_SAVE_CODE_HEADER = 1
+
+#: HVM_SAVE_CODE() of each type in arch-x86/hvm/save.h.
+HVM_SAVE_NAMES = {
+    0: "END",
+    1: "HEADER",
+    2: "CPU",
+    3: "PIC",
+    4: "IOAPIC",
+    5: "LAPIC",
+    6: "LAPIC_REGS",
+    7: "PCI_IRQ",
+    8: "ISA_IRQ",
+    9: "PCI_LINK",
+    10: "PIT",
+    11: "RTC",
+    12: "HPET",
+    13: "PMTIMER",
+    14: "MTRR",
+    15: "VIRIDIAN_DOMAIN",
+    16: "CPU_XSAVE",
+    17: "VIRIDIAN_VCPU",
+    18: "VMCE_VCPU",
+    19: "TSC_ADJUST",
+    20: "CPU_MSR",
+}
+
+_NAME = RecordType.HVM_CONTEXT.name
+_DESCRIPTOR = struct.Struct("<HHI")
+_FILE_HEADER = struct.Struct("<IIQII")
+
+
+def hvm_save_name(typecode: int) -> str:
+    """The name of an entry's type; unknown ones as a number."""
+    return HVM_SAVE_NAMES.get(typecode, f"typecode {typecode}")
+
+
+@dataclass(frozen=True)
+class HvmSaveEntry:
+    """One device's state. ``instance`` is the vCPU for those that each vCPU has."""
+
+    typecode: int
+    instance: int
+    state: bytes
+
+    @property
+    def name(self) -> str:
+        return hvm_save_name(self.typecode)
+
+
+@dataclass(frozen=True)
+class HvmContext:
+    """The entries, HEADER first, without END."""
+
+    entries: tuple[HvmSaveEntry, ...]
+    end_instance: int = 0
+
+    def encode(self) -> bytes:
+        return b"".join(
+            _DESCRIPTOR.pack(entry.typecode, entry.instance, len(entry.state)) + entry.state
+            for entry in (*self.entries, HvmSaveEntry(HVM_SAVE_CODE_END, self.end_instance, b""))
+        )
+
+    @property
+    def gtsc_khz(self) -> int:
+        """The guest's TSC frequency in kHz, from HEADER."""
+        return int(_FILE_HEADER.unpack(self.entries[0].state)[4])
+
+    @property
+    def cpuid(self) -> int:
+        """CPUID leaf 1's EAX on the machine that saved the domain, from HEADER."""
+        return int(_FILE_HEADER.unpack(self.entries[0].state)[3])
+
+    @classmethod
+    def decode(cls, data: Buffer, offset: int = 0) -> HvmContext:
+        """Raises StreamError where HEADER is not first or not Xen's, and where the entries don't
+        end with END at the end of the record. What a device's state means is Xen's to check."""
+        entries: list[HvmSaveEntry] = []
+        position = 0
+        while True:
+            if len(data) - position < _DESCRIPTOR.size:
+                raise StreamError(
+                    f"{len(data) - position} bytes after {len(entries)} entries",
+                    offset=offset + position,
+                    record=_NAME,
+                    expected="a descriptor of 8 bytes",
+                )
+            typecode, instance, length = _DESCRIPTOR.unpack_from(data, position)
+            if not entries and typecode != HVM_SAVE_CODE_HEADER:
+                raise StreamError(
+                    f"the first entry is {hvm_save_name(typecode)}",
+                    offset=offset + position,
+                    record=_NAME,
+                    expected="HEADER",
+                )
+            start = position + _DESCRIPTOR.size
+            if length > len(data) - start:
+                raise StreamError(
+                    f"{hvm_save_name(typecode)}[{instance}] has a length of {length}",
+                    offset=offset + position + 4,
+                    record=_NAME,
+                    expected=f"at most the {len(data) - start} bytes that are left",
+                )
+            if typecode == HVM_SAVE_CODE_END:
+                check_length(data[start:], 0, offset + start, f"{_NAME} after END")
+                return cls(tuple(entries), instance)
+            state = bytes(data[start : start + length])
+            if not entries:
+                _check_file_header(state, offset + start)
+            entries.append(HvmSaveEntry(typecode, instance, state))
+            position = start + length
+
+
+def _check_file_header(state: bytes, offset: int) -> None:
+    name = f"{_NAME} HEADER"
+    check_length(state, _FILE_HEADER.size, offset, name)
+    magic, version = _FILE_HEADER.unpack(state)[:2]
+    if magic != HVM_FILE_MAGIC:
+        raise StreamError(
+            f"magic is {magic:#x}", offset=offset, record=name, expected=f"{HVM_FILE_MAGIC:#x}"
+        )
+    if version != HVM_FILE_VERSION:
+        raise StreamError(
+            f"version is {version}",
+            offset=offset + 4,
+            record=name,
+            expected=f"{HVM_FILE_VERSION}",
+        )

@@ -1,0 +1,215 @@
+"""PAGE_DATA: a list of guest frames with their types, then the contents of those that have some.
+
+::
+
+    count u32, reserved u32
+    entry[count] u64     bits 63-60 type, bits 59-52 reserved, bits 51-0 guest frame number
+    page[N]              4096 bytes for each entry whose type has data, in the same order
+
+A record holds up to 4 MiB of pages, so a reader decodes the front part and streams the rest: first
+the 8 bytes of count (``prefix_length``), then these and the entries (``decode_pfns``).
+
+Senders write 1024 entries a record and a guest of 16 GiB has four million of them. All checks run
+on the whole array in C: each byte column of the little-endian entries is a slice with step 8, and
+there ``count`` and ``translate`` find what mustn't be. Only a damaged array is looked at in Python.
+
+Source: docs/specs/libxc-migration-stream.pandoc, "PAGE_DATA".
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from operator import sub
+
+from libxlsr.errors import StreamError
+from libxlsr.formats.framing import Buffer, check_length, check_reserved
+from libxlsr.formats.libxc import PAGE_SIZE, RecordType
+from libxlsr.formats.page_types import PAGE_TYPE_NAMES, WITHOUT_DATA
+
+PAGE_DATA_PFN_MASK = 0x000FFFFFFFFFFFFF
+PAGE_DATA_TYPE_MASK = 0xF000000000000000
+_TYPE_SHIFT = 60
+_RESERVED_MASK = 0x0FF0000000000000
+
+#: Guest frames are below 2**40: x86 has at most 52 bits of physical address (AMD64 manual,
+#: volume 2, 5.1), 12 of which are within the page. The format's field is 12 bits wider.
+GFN_LIMIT = 1 << 40
+
+_HEADER = struct.Struct("<II")
+HEADER_SIZE = _HEADER.size
+ENTRY_SIZE = 8
+
+_NAME = RecordType.PAGE_DATA.name
+_VALID_TOP_BYTES = bytes(page_type << 4 for page_type in PAGE_TYPE_NAMES)
+_TOP_BYTES_WITHOUT_DATA = bytes(page_type << 4 for page_type in WITHOUT_DATA)
+_TOP_BYTE_TO_TYPE = bytes(byte >> 4 for byte in range(256))
+
+
+def prefix_length(header: Buffer, offset: int, record_length: int) -> int:
+    """How many bytes come before the first page's contents: the count and the entries.
+
+    ``header`` is the first 8 bytes of the body, ``record_length`` the length that the record's
+    header says. Raises StreamError if the entries don't fit into the record.
+    """
+    check_length(header, HEADER_SIZE, offset, _NAME)
+    count, reserved = _HEADER.unpack(header)
+    if count == 0:
+        raise StreamError("count is 0", offset=offset, record=_NAME, expected="at least 1")
+    prefix = HEADER_SIZE + ENTRY_SIZE * int(count)
+    if prefix > record_length:
+        raise StreamError(
+            f"count is {count}, which takes {prefix} bytes",
+            offset=offset,
+            record=_NAME,
+            expected=f"at most the record's {record_length} bytes",
+        )
+    check_reserved(reserved, offset + 4, _NAME)
+    return prefix
+
+
+@dataclass(frozen=True)
+class PageData:
+    """The entries of one PAGE_DATA record, without the pages' contents."""
+
+    entries: bytes
+
+    @property
+    def count(self) -> int:
+        """How many guest frames the record describes."""
+        return len(self.entries) // ENTRY_SIZE
+
+    @cached_property
+    def types(self) -> bytes:
+        """The type of each entry (XEN_DOMCTL_PFINFO_*), one byte each."""
+        return self.entries[7::8].translate(_TOP_BYTE_TO_TYPE)
+
+    @cached_property
+    def gfns(self) -> Sequence[int]:
+        """The guest frame number of each entry."""
+        frames = bytearray(self.entries)
+        frames[7::8] = bytes(self.count)
+        return _words(frames)
+
+    @cached_property
+    def data_pages(self) -> int:
+        """How many pages of contents follow the entries."""
+        return len(self.entries[7::8].translate(None, _TOP_BYTES_WITHOUT_DATA))
+
+    @property
+    def record_length(self) -> int:
+        """The length of the record's body, bytes."""
+        return HEADER_SIZE + len(self.entries) + PAGE_SIZE * self.data_pages
+
+    def type_runs(self) -> Iterator[tuple[int, int, int]]:
+        """``(first gfn, number, type)`` for each longest run of like entries one after another."""
+        words = _words(self.entries)
+        count = len(words)
+        first = words[0]
+        if words[-1] - first == count - 1 and words == array("Q", range(first, first + count)):
+            yield first & PAGE_DATA_PFN_MASK, count, first >> _TYPE_SHIFT
+            return
+        # A frame number's last step up can't reach the type's bits: GFN_LIMIT is far below them.
+        steps = map(sub, islice(words, 1, None), words)
+        begin = 0
+        for end, step in enumerate(steps, 1):
+            if step != 1:
+                first = words[begin]
+                yield first & PAGE_DATA_PFN_MASK, end - begin, first >> _TYPE_SHIFT
+                begin = end
+        first = words[begin]
+        yield first & PAGE_DATA_PFN_MASK, count - begin, first >> _TYPE_SHIFT
+
+    def data_runs(self) -> Iterator[tuple[int, int]]:
+        """``(first gfn, number)`` for each longest run of frames whose contents lie one after
+        another in the stream, in the stream's order."""
+        begin = length = 0
+        for first, number, page_type in self.type_runs():
+            if page_type in WITHOUT_DATA:
+                continue
+            if length and first == begin + length:
+                length += number
+                continue
+            if length:
+                yield begin, length
+            begin, length = first, number
+        if length:
+            yield begin, length
+
+    def encode(self) -> bytes:
+        """The record's body up to the first page's contents."""
+        return _HEADER.pack(self.count, 0) + self.entries
+
+    @classmethod
+    def of(cls, frames: Iterable[tuple[int, int]]) -> PageData:
+        """The entries for ``(gfn, type)`` pairs."""
+        words = array("Q", [page_type << _TYPE_SHIFT | gfn for gfn, page_type in frames])
+        _to_little_endian(words)
+        return cls(words.tobytes())
+
+
+def decode_pfns(prefix: Buffer, offset: int, record_length: int) -> PageData:
+    """The entries of a PAGE_DATA record whose body begins at ``offset``.
+
+    ``prefix`` is the body up to the first page's contents (``prefix_length`` bytes). Raises
+    StreamError for a count of 0, a reserved type (5 to 8) or bit, a frame that x86 can't have,
+    and for a record that is not exactly as long as its entries say.
+    """
+    length = prefix_length(prefix[:HEADER_SIZE], offset, record_length)
+    check_length(prefix, length, offset, _NAME)
+    page_data = PageData(bytes(prefix[HEADER_SIZE:]))
+    entries, count = page_data.entries, page_data.count
+    if (
+        entries[7::8].translate(None, _VALID_TOP_BYTES)
+        or entries[6::8].count(0) != count
+        or entries[5::8].count(0) != count
+    ):
+        raise _wrong_entry(page_data, offset + HEADER_SIZE)
+    if record_length != page_data.record_length:
+        raise StreamError(
+            f"the record is {record_length} bytes long",
+            offset=offset,
+            record=_NAME,
+            expected=f"{page_data.record_length} bytes for {count} frames,"
+            f" {page_data.data_pages} of them with contents",
+        )
+    return page_data
+
+
+def _wrong_entry(page_data: PageData, offset: int) -> StreamError:
+    """The error for the first wrong entry; there is one."""
+    index, message, expected = next(_wrong_entries(_words(page_data.entries)))
+    return StreamError(
+        f"entry {index} of {page_data.count}: {message}",
+        offset=offset + ENTRY_SIZE * index,
+        record=_NAME,
+        expected=expected,
+    )
+
+
+def _wrong_entries(words: Iterable[int]) -> Iterator[tuple[int, str, str]]:
+    for index, word in enumerate(words):
+        page_type = word >> _TYPE_SHIFT
+        gfn = word & PAGE_DATA_PFN_MASK
+        if page_type not in PAGE_TYPE_NAMES:
+            yield index, f"page type is {page_type:#x}", "0 to 4 or 9 to 0xf"
+        elif word & _RESERVED_MASK:
+            yield index, f"reserved bits are set in {word:#018x}", "zero in bits 52 to 59"
+        elif gfn >= GFN_LIMIT:
+            yield index, f"guest frame number is {gfn:#x}", f"less than {GFN_LIMIT:#x}"
+
+
+def _words(entries: Buffer) -> array[int]:
+    words = array("Q", bytes(entries))
+    _to_little_endian(words)
+    return words
+
+
+def _to_little_endian(words: array[int]) -> None:
+    if sys.byteorder == "big":  # pragma: no cover - no such machine here
+        words.byteswap()
