@@ -12,6 +12,8 @@ from libxlsr.events import Context
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.leaks import Holdings
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.fixture(scope="session")
 def private_tmpdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

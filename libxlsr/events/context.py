@@ -65,7 +65,8 @@ class Context:
 
     ``on_change`` is libxl's osevent hook in one: it is called when registrations or gathered
     callbacks changed outside ``dispatch``, so that a foreign loop prepares again. Inside
-    ``dispatch`` it is not called: a loop prepares again after each dispatch anyway.
+    ``dispatch`` it is not called: a loop prepares again after each dispatch anyway. It must not
+    raise, and it prepares later, not from inside the call.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -69,7 +69,7 @@ class ScriptedFd:
     def __enter__(self) -> ScriptedFd:
         self._fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._os_read, self._os_write = os.read, os.write
-        os.read, os.write = self._read, self._write  # type: ignore[assignment]
+        os.read, os.write = self._read, self._write
         return self
 
     def __exit__(
