@@ -1,0 +1,261 @@
+"""The parent's side: starts a helper, hears it out, stops it, and says once what came of it.
+
+A helper is over when three things have happened, in any order: the child was reaped, its socket
+is at its end, and its standard error is. Only then is the outcome decided, from everything that was
+heard, and *done* is called. A result counts only together with exit code 0, as in
+libxl_save_callout.c: a child that reports success and then crashes has failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import libxlsr
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent
+from libxlsr.helper import protocol
+
+logger = logging.getLogger(__name__)
+
+TERMINATE_GRACE = 2.0
+"""Seconds between SIGTERM and SIGKILL when a helper is stopped. A worker that holds nothing that
+needs undoing dies of the first; libxl's helper does too (libxl_save_callout.c)."""
+
+STDERR_TAIL = 20
+"""Lines of the child's standard error that are kept as its last words (an assertion's text)."""
+
+HelperDone = Callable[[Optional[dict[str, Any]], Optional[LibxlsrError]], None]
+LogCallback = Callable[[int, str], None]
+ProgressCallback = Callable[[Mapping[str, int]], None]
+CallCallback = Callable[[str, dict[str, Any], Callable[[dict[str, Any]], None]], None]
+
+# The child gets the parent's import path rather than its environment: PYTHONPATH may be unset or
+# hostile, and the current directory is not for a root process to import from.
+_BOOTSTRAP = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
+    " from libxlsr.helper.child import main; sys.exit(main(int(sys.argv[2])))"
+)
+
+
+def _import_path() -> str:
+    package_parent = str(Path(libxlsr.__file__).resolve().parent.parent)
+    rest = [entry for entry in sys.path if os.path.isabs(entry) and entry != package_parent]
+    return json.dumps([package_parent, *rest])
+
+
+class Helper:
+    """One child process that runs one worker.
+
+    ``args`` goes to the worker as it is; the file descriptors that it names by number must be in
+    ``fds`` and are the only ones that the child inherits. ``on_done(result, error)`` is called
+    once, on the event loop; exactly one of the two is None.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        worker: str,
+        args: Mapping[str, Any],
+        *,
+        fds: Sequence[int] = (),
+        on_done: HelperDone,
+        on_log: LogCallback | None = None,
+        on_progress: ProgressCallback | None = None,
+        on_call: CallCallback | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._worker = worker
+        self._args = dict(args)
+        self._fds = tuple(fds)
+        self._on_done = on_done
+        self._on_log = on_log
+        self._on_progress = on_progress
+        self._on_call = on_call
+        self._child: Child | None = None
+        self._sock: socket.socket | None = None
+        self._sock_event: FdEvent | None = None
+        self._stderr_fd = -1
+        self._stderr_event: FdEvent | None = None
+        self._stderr_partial = b""
+        self._last_words: deque[str] = deque(maxlen=STDERR_TAIL)
+        self._status: ExitStatus | None = None
+        self._last_log: str | None = None
+        self._result: dict[str, Any] | None = None
+        self._error: LibxlsrError | None = None
+        self._abort_reason: LibxlsrError | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._child.pid if self._child is not None and self._status is None else None
+
+    def start(self) -> None:
+        """Start the child.
+
+        Raises TargetError when it can't be started; nothing is left and *done* won't be called.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            ours.setblocking(False)
+            os.set_blocking(stderr_read, False)
+            # Queued before the child exists, so that no event is needed to send it.
+            ours.send(protocol.encode("start", worker=self._worker, args=self._args))
+            self._child = Child.spawn(
+                self._ctx,
+                [sys.executable, "-I", "-c", _BOOTSTRAP, _import_path(), str(theirs.fileno())],
+                self._child_exited,
+                pass_fds=(theirs.fileno(), *self._fds),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr_write,
+            )
+        except OSError as error:
+            ours.close()
+            os.close(stderr_read)
+            raise TargetError.from_oserror(error, "can't start a helper process") from error
+        finally:
+            theirs.close()
+            os.close(stderr_write)
+        self._sock = ours
+        self._sock_event = self._ctx.watch_fd(ours.fileno(), READ, self._sock_readable)
+        self._stderr_fd = stderr_read
+        self._stderr_event = self._ctx.watch_fd(stderr_read, READ, self._stderr_readable)
+
+    def abort(self, reason: LibxlsrError) -> None:
+        """Stop the child: SIGTERM, and SIGKILL if that does not help. *done* comes later."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+            if self._child is not None and self._status is None:
+                self._child.terminate(TERMINATE_GRACE)
+
+    def _sock_readable(self, _ready: int) -> None:
+        assert self._sock is not None
+        try:
+            datagram = self._sock.recv(protocol.MESSAGE_MAX + 1)
+        except BlockingIOError:
+            return
+        except OSError:  # ECONNRESET: the child died with messages unread
+            datagram = b""
+        if not datagram:
+            self._close_sock()
+            self._check_all_finished()
+            return
+        try:
+            self._handle(protocol.decode(datagram))
+        except protocol.ProtocolError as error:
+            self._misbehaved(f"said something {error}")
+
+    def _handle(self, message: protocol.Message) -> None:
+        kind = message["kind"]
+        if kind == "log":
+            self._last_log = message["text"]
+            if self._on_log is not None:
+                self._on_log(message["level"], message["text"])
+        elif kind == "progress":
+            if self._on_progress is not None:
+                self._on_progress(_checked_counters(message["counters"]))
+        elif kind == "call":
+            if self._on_call is None:
+                raise protocol.ProtocolError(f"that asks for {message['name']!r} in vain")
+            self._on_call(message["name"], message["args"], self._reply)
+        elif kind == "result":
+            self._result = message["value"]
+        elif kind == "error":
+            self._error = protocol.error_from_fields(message["error"])
+        else:
+            raise protocol.ProtocolError(f"that only a parent says ({kind})")
+
+    def _reply(self, value: dict[str, Any]) -> None:
+        if self._sock is None:  # the child died while it waited
+            return
+        try:
+            self._sock.send(protocol.encode("reply", value=value))
+        except OSError as error:
+            logger.debug("no reply to the helper: %s", error)
+
+    def _misbehaved(self, what: str) -> None:
+        if self._error is None:
+            self._error = TargetError(f"the helper {what}")
+        if self._child is not None and self._status is None:
+            self._child.kill()
+
+    def _stderr_readable(self, _ready: int) -> None:
+        if not self._drain_stderr():
+            self._close_stderr()
+            self._check_all_finished()
+
+    def _drain_stderr(self) -> bool:
+        """Take what is there; whether more may come."""
+        try:
+            data = os.read(self._stderr_fd, 4096)
+        except BlockingIOError:
+            return True
+        *lines, self._stderr_partial = (self._stderr_partial + data).split(b"\n")
+        if not data or len(self._stderr_partial) > protocol.TEXT_MAX:
+            lines.append(self._stderr_partial)
+            self._stderr_partial = b""
+        for line in lines:
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._last_words.append(text)
+                logger.debug("helper %s: %s", self._worker, text)
+        return bool(data)
+
+    def _child_exited(self, status: ExitStatus) -> None:
+        self._status = status
+        self._check_all_finished()
+
+    def _close_sock(self) -> None:
+        assert self._sock is not None
+        assert self._sock_event is not None
+        self._sock_event.deregister()
+        self._sock.close()
+        self._sock = None
+
+    def _close_stderr(self) -> None:
+        assert self._stderr_event is not None
+        self._stderr_event.deregister()
+        os.close(self._stderr_fd)
+        self._stderr_fd = -1
+
+    def _check_all_finished(self) -> None:
+        if self._status is None or self._sock is not None or self._stderr_fd >= 0:
+            return
+        error = self._verdict(self._status)
+        self._on_done(None if error is not None else self._result, error)
+
+    def _verdict(self, status: ExitStatus) -> LibxlsrError | None:
+        """What went wrong, or None; the child's own error is nearer to the cause than an abort."""
+        if self._error is not None:
+            if isinstance(self._error, TargetError) and self._error.last_log is None:
+                self._error.last_log = self._last_log
+            return self._error
+        if self._abort_reason is not None:
+            return self._abort_reason
+        if self._result is not None and status.code == 0:
+            return None
+        if self._result is not None:
+            what = f"the helper reported success, but then it {status}"
+        else:
+            what = f"the helper {status} before it reported a result"
+        words = self._last_words[-1] if self._last_words else self._last_log
+        return TargetError(what, last_log=words)
+
+
+def _checked_counters(untrusted_counters: Mapping[str, object]) -> Mapping[str, int]:
+    counters: dict[str, int] = {}
+    for name, value in untrusted_counters.items():
+        if type(value) is not int:
+            raise protocol.ProtocolError("of progress that is no number")
+        counters[name] = value
+    return counters
