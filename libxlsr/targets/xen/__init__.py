@@ -1,0 +1,20 @@
+"""The target that restores the real domain on a Xen host, as libxl does.
+
+The order of a restore, and where each part of it is (libxl's function in brackets)::
+
+    preflight       what can be known beforehand, said in one message
+    memory          how much the domain needs, and whether it is there
+    create          xc_domain_create, limits, event channels, paging pool, TSC
+                    [libxl__domain_make, libxl__build_pre, libxl__arch_domain_create]
+    xenstore_nodes  the domain's nodes in one transaction [libxl__domain_make]
+    worker          xc_domain_restore, in the helper's child [libxl-save-helper]
+    xenstore_nodes  rings, memory and vCPUs; introduction [libxl__build_post]
+    console         the primary console, and the wait for its tty [libxl__device_console_add]
+    userdata        the configuration for xl [libxl__set_domain_configuration]
+    target          the whole, and the unpause
+
+``config`` is what the image's JSON says, typed; ``overrides`` what the caller says instead.
+``undo`` holds what takes each step back.
+"""
+
+from __future__ import annotations

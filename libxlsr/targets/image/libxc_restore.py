@@ -1,0 +1,246 @@
+"""Reads a libxc stream from an fd, blocking, and acts on its records as libxenguest would.
+
+Checkpointed streams (Remus) are applied as libxenguest applies them (xg_sr_restore.c): records
+take effect at once until the first CHECKPOINT; from then on those of each checkpoint are kept aside,
+here in an unlinked file, until the next CHECKPOINT has come and its libxl records with it. When the
+stream breaks off in between, what was kept aside is dropped, and the guest is as of the last
+checkpoint that was whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Callable
+
+from libxlsr.errors import Aborted, LibxlsrError, StreamError
+from libxlsr.formats import libxc, page_data
+from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_order import RecordOrder
+from libxlsr.targets.image.exact_fd import ExactReader
+from libxlsr.targets.image.memory import GuestMemory
+from libxlsr.targets.image.state_files import StateFiles
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+_BATCH_PAGES = 1024
+"""Pages in memory at a time; the size of a real sender's batch (xg_sr_common.h, MAX_BATCH_SIZE)."""
+
+Progress = Callable[[Mapping[str, int]], None]
+Checkpoint = Callable[[int], tuple[CheckpointReply, int]]
+
+
+class LibxcRestore:
+    """One libxc stream, read from ``reader`` and rebuilt below ``directory``.
+
+    ``progress`` is told the counters so far, at each record. ``checkpoint(consumed)`` has the libxl
+    records of a checkpoint read from the fd, and returns what shall be done and the offset in the
+    stream at which libxc's part goes on.
+    """
+
+    def __init__(
+        self, reader: ExactReader, directory: Path, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
+        self._reader = reader
+        self._stream = self._reader
+        self._directory = directory
+        self._progress = progress
+        self._ask_checkpoint = checkpoint
+        self._start = reader.offset
+        self._lent_at = reader.offset
+        self._memory = GuestMemory(directory)
+        self._pages = bytearray(_BATCH_PAGES * libxc.PAGE_SIZE)
+        self._counters = Counter(bytes=0, frames=0, records=0)
+        self._records: Counter[str] = Counter()
+        self._label: str | None = None
+        self._verifying = False
+        self._checkpoints = 0
+        self._kept_aside: int | None = None
+        self._torn = False
+
+    def run(self) -> dict[str, object]:
+        """Read to the end; what there is to say about it. Raises errors of libxlsr and OSError."""
+        try:
+            image = self._read_image_header()
+            domain = self._read_domain_header()
+            self._is_pv = domain.is_pv
+            self._order = RecordOrder(image.version, domain, checkpointed=True)
+            self._state = StateFiles(self._directory, self._order)
+            failover = self._read_records()
+            pages = self._memory.finish()
+            self._state.finish()
+        finally:
+            self._memory.close()
+            if self._kept_aside is not None:
+                os.close(self._kept_aside)
+        return {
+            "consumed": self._reader.offset - self._lent_at,
+            "version": image.version,
+            "kind": "pv" if domain.is_pv else "hvm",
+            "xen_version": f"{domain.xen_major}.{domain.xen_minor}",
+            "pages": pages,
+            "records": dict(self._records),
+            "mismatches": self._memory.mismatches,
+            "checkpoints": self._checkpoints,
+            "failover": None if failover is None else str(failover),
+        }
+
+    def _read_image_header(self) -> libxc.ImageHeader:
+        start = self._reader.offset
+        data = self._reader.read(libxc.IMAGE_HEADER_SIZE, "the libxc image header")
+        return libxc.ImageHeader.decode(data, start)
+
+    def _read_domain_header(self) -> libxc.DomainHeader:
+        start = self._reader.offset
+        data = self._reader.read(libxc.DOMAIN_HEADER_SIZE, "the libxc domain header")
+        return libxc.DomainHeader.decode(data, start)
+
+    def _read_records(self) -> LibxlsrError | None:
+        """To END; or the reason why it went no further than the last checkpoint."""
+        try:
+            while self._read_record():
+                pass
+        except StreamError as error:
+            if error.record is None:
+                error.record = self._label
+            if self._checkpoints == 0 or self._torn:
+                raise
+            return error
+        return None
+
+    def _read_record(self) -> bool:
+        """Read one record and apply it or keep it aside; False after the last one."""
+        start = self._stream.offset
+        number = self._counters["records"] + 1
+        self._label = f"libxc record {number}"
+        data = self._stream.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
+        header = libxc.RecordHeader.decode(data, start)
+        self._label = f"libxc record {number} ({header.name})"
+        self._counters["records"] = number
+        self._counters["bytes"] = start - self._start
+        self._progress(self._counters)
+        if header.type == RecordType.CHECKPOINT:
+            self._order.check(header.type, start)
+            return self._checkpoint()
+        if self._kept_aside is not None and header.type != RecordType.END:
+            self._keep_aside(data, header)
+            return True
+        return self._apply(header, start)
+
+    def _apply(self, header: libxc.RecordHeader, start: int) -> bool:
+        """Act on a record whose header was read; False after END."""
+        if header.is_optional:
+            self._skip(header)
+            return True
+        self._order.check(RecordType(header.type), start)
+        self._records[header.name] += 1
+        if header.type == RecordType.PAGE_DATA:
+            self._page_data(header)
+        elif header.type == RecordType.VERIFY:
+            self._verifying = True
+        elif header.type != RecordType.END:
+            body_start = self._stream.offset
+            body = memoryview(self._stream.read(header.padded_length, "a libxc record"))
+            libxc.check_padding(body[header.length :], body_start + header.length, header.name)
+            self._state.store(RecordType(header.type), body[: header.length], body_start)
+        return header.type != RecordType.END
+
+    def _skip(self, header: libxc.RecordHeader) -> None:
+        left = header.padded_length
+        while left:
+            left -= len(self._stream.read(min(left, _CHUNK), "an optional libxc record"))
+
+    # -- memory
+
+    def _page_data(self, header: libxc.RecordHeader) -> None:
+        start = self._stream.offset
+        size = min(header.length, page_data.HEADER_SIZE)
+        prefix = self._stream.read(size, "the head of PAGE_DATA")
+        length = page_data.prefix_length(prefix, start, header.length)
+        prefix += self._stream.read(length - len(prefix), "the frame numbers of PAGE_DATA")
+        batch = page_data.decode_pfns(prefix, start, header.length)
+        if self._is_pv and max(batch.gfns) >= self._state.p2m_covered:
+            raise StreamError(
+                f"frame {max(batch.gfns):#x} of a PV guest",
+                offset=start,
+                expected=f"less than {self._state.p2m_covered:#x}, where its P2M ends",
+            )
+        for first_gfn, number, page_type in batch.type_runs():
+            self._memory.set_types(first_gfn, number, page_type)
+        store = self._memory.verify_pages if self._verifying else self._memory.write_pages
+        view = memoryview(self._pages)
+        filled = used = 0  # bytes of the buffer that were read, and handed on
+        remaining = batch.data_pages * libxc.PAGE_SIZE
+        for first_gfn, nr_pages in batch.data_runs():
+            gfn, length = first_gfn, nr_pages * libxc.PAGE_SIZE
+            while length:
+                if used == filled:
+                    filled, used = min(remaining, len(view)), 0
+                    self._stream.read_into(view[:filled], "the pages of PAGE_DATA")
+                    remaining -= filled
+                piece = min(length, filled - used)
+                store(gfn, view[used : used + piece])
+                used += piece
+                length -= piece
+                gfn += piece // libxc.PAGE_SIZE
+        self._counters["frames"] += batch.data_pages
+
+    # -- checkpoints
+
+    def _checkpoint(self) -> bool:
+        """A CHECKPOINT was read: have its libxl records read, then apply what was kept aside."""
+        consumed = self._reader.offset - self._lent_at
+        reply, offset = self._ask_checkpoint(consumed)
+        if reply is CheckpointReply.ERROR:
+            raise Aborted("the checkpoint was refused")
+        if reply is CheckpointReply.FAILOVER:
+            raise StreamError("the stream broke off inside a checkpoint", offset=None)
+        self._reader.offset = self._lent_at = offset
+        self._records[RecordType.CHECKPOINT.name] += 1
+        if self._kept_aside is None:
+            self._kept_aside = _unlinked_file(self._directory)
+        else:
+            self._apply_kept_aside(self._kept_aside)
+        self._checkpoints += 1
+        return True
+
+    def _keep_aside(self, header_data: bytearray, header: libxc.RecordHeader) -> None:
+        assert self._kept_aside is not None
+        _write_all(self._kept_aside, header_data)
+        left = header.padded_length
+        while left:
+            chunk = self._stream.read(min(left, _CHUNK), "a libxc record")
+            _write_all(self._kept_aside, chunk)
+            left -= len(chunk)
+
+    def _apply_kept_aside(self, fd: int) -> None:
+        size = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, 0, os.SEEK_SET)
+        self._stream = ExactReader(fd, 0)
+        self._torn = True  # a failure from here on leaves a mixture of two checkpoints
+        while self._stream.offset < size:
+            start = self._stream.offset
+            data = self._stream.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
+            self._apply(libxc.RecordHeader.decode(data, start), start)
+        self._torn = False
+        self._stream = self._reader
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.ftruncate(fd, 0)
+
+
+def _unlinked_file(directory: Path) -> int:
+    fd, name = tempfile.mkstemp(dir=directory)
+    os.unlink(name)
+    return fd
+
+
+def _write_all(fd: int, data: bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,77 @@
+"""Guest memory as a sparse file indexed by frame number, and a byte for each frame's type.
+
+Both files are written with pwrite and never held in memory, however large the guest is or a
+hostile stream says it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from libxlsr.formats.framing import Buffer
+from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.formats.page_types import PAGE_TYPE_NAMES
+from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_SENT, PAGE_TYPES
+
+_SCAN_CHUNK = 1 << 20
+
+
+class GuestMemory:
+    """The two files of a guest's memory, open for writing. Raises OSError as the system does."""
+
+    def __init__(self, directory: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._memory = os.open(directory / MEMORY, flags, 0o600)
+        self._types = os.open(directory / PAGE_TYPES, flags, 0o600)
+        self.mismatches = 0
+        """Frames whose contents differed when the stream had them compared (VERIFY)."""
+
+    def write_pages(self, first_gfn: int, pages: Buffer) -> None:
+        """Store consecutive frames; what was there is overwritten."""
+        _pwrite_all(self._memory, pages, first_gfn * PAGE_SIZE)
+
+    def verify_pages(self, first_gfn: int, pages: Buffer) -> None:
+        """Compare consecutive frames with what is stored, and count those that differ."""
+        stored = os.pread(self._memory, len(pages), first_gfn * PAGE_SIZE).ljust(len(pages), b"\0")
+        if stored != pages:
+            view = memoryview(pages)
+            for start in range(0, len(pages), PAGE_SIZE):
+                if stored[start : start + PAGE_SIZE] != view[start : start + PAGE_SIZE]:
+                    self.mismatches += 1
+
+    def set_types(self, first_gfn: int, number: int, page_type: int) -> None:
+        """Note the type (0 to 15) of consecutive frames."""
+        _pwrite_all(self._types, bytes([PAGE_TYPE_SENT | page_type]) * number, first_gfn)
+
+    def finish(self) -> dict[str, int]:
+        """Flush both files to the disk; the number of frames by the name of their type."""
+        os.fsync(self._memory)
+        os.fsync(self._types)
+        counts: Counter[int] = Counter()
+        size = os.fstat(self._types).st_size
+        position = 0
+        while position < size:
+            try:  # holes are skipped: a sparse guest's types may span terabytes
+                position = os.lseek(self._types, position, os.SEEK_DATA)
+            except OSError:
+                break
+            chunk = os.pread(self._types, _SCAN_CHUNK, position)
+            for kind in range(16):
+                counts[kind] += chunk.count(PAGE_TYPE_SENT | kind)
+            position += len(chunk)
+        return {PAGE_TYPE_NAMES[kind]: number for kind, number in counts.items() if number}
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._memory)
+        os.close(self._types)
+
+
+def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written

@@ -1,0 +1,95 @@
+"""An output directory that is complete or absent.
+
+Everything is written into a directory beside the output, flushed, and then renamed: at no time
+does the output's name stand for half a guest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from libxlsr.errors import TargetError
+
+
+class StagedOutput:
+    """The directory in the making, at ``path`` until `publish` renames it to ``final``."""
+
+    def __init__(self, final: Path) -> None:
+        """Raises TargetError when ``final`` exists already or its parent can't be written to."""
+        self.final = final
+        if os.path.lexists(final):
+            raise _exists(final)
+        try:
+            made = tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent)
+        except OSError as error:
+            raise TargetError.from_oserror(
+                error, f"can't make the output in {final.parent}", call="mkdir"
+            ) from error
+        self.path = Path(made)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one small file. Raises TargetError."""
+        try:
+            write_file(self.path / name, data)
+        except OSError as error:
+            raise TargetError.from_oserror(error, f"can't write {name}", call="write") from error
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write one small file as JSON for people and programs. Raises TargetError."""
+        self.write(name, json_bytes(value))
+
+    def publish(self) -> None:
+        """Make the output visible, flushed to the disk. Raises TargetError."""
+        try:
+            for directory, _names, _files in os.walk(self.path):
+                _fsync(Path(directory))
+            # rename(2) would silently replace an empty directory that came to be meanwhile.
+            if os.path.lexists(self.final):
+                raise _exists(self.final)
+            os.rename(self.path, self.final)
+            _fsync(self.final.parent)
+        except OSError as error:
+            raise TargetError.from_oserror(
+                error, f"can't finish the output {self.final}", call="rename"
+            ) from error
+
+    def discard(self) -> None:
+        """Remove everything. Raises OSError for what can't be removed."""
+        shutil.rmtree(self.path)
+
+
+def json_bytes(value: object) -> bytes:
+    """A value as JSON for people and programs."""
+    return json.dumps(value, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write and flush one file, readable by its owner only; its directory is made if need be."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(fd)
+
+
+def _fsync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _exists(path: Path) -> TargetError:
+    return TargetError(
+        f"the output {path} exists already",
+        errno=errno.EEXIST,
+        remedy="choose another directory with --output, or remove it",
+    )

@@ -1,0 +1,87 @@
+"""Everything of a guest's libxc image but its memory, as files (see ``layout``)."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
+from libxlsr.formats.framing import Buffer
+from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
+from libxlsr.formats.libxc import PAGE_SIZE, RecordType
+from libxlsr.formats.libxc_order import RecordOrder
+from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
+from libxlsr.formats.libxc_records import X86TscInfo, decode_body
+from libxlsr.targets.image import layout
+from libxlsr.targets.image.output import json_bytes, write_file
+
+_VCPU_FILES = {
+    RecordType.X86_PV_VCPU_BASIC: "basic",
+    RecordType.X86_PV_VCPU_EXTENDED: "extended",
+    RecordType.X86_PV_VCPU_XSAVE: "xsave",
+    RecordType.X86_PV_VCPU_MSRS: "msrs",
+}
+
+
+class StateFiles:
+    """Decodes records and stores them below ``directory``; a later record takes the place of an
+    earlier one of its kind, as in libxenguest."""
+
+    def __init__(self, directory: Path, order: RecordOrder) -> None:
+        self._directory = directory
+        self._order = order
+        self._guest_width = 8
+        self.p2m_covered = 0
+        """Guest frames that the P2M of a PV guest covers so far: higher ones can't be restored."""
+        self._p2m: dict[int, int] = {}
+
+    def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
+        """Store one record whose body, without padding, is ``data``.
+
+        Raises StreamError when it does not decode, and OSError.
+        """
+        body = decode_body(record_type, data, offset, guest_width=self._guest_width)
+        if isinstance(body, X86PvInfo):
+            self._guest_width = body.guest_width
+            value = {"guest_width": body.guest_width, "pt_levels": body.pt_levels}
+            self._write_json(layout.PV_INFO, value)
+        elif isinstance(body, X86PvP2mFrames):
+            self._p2m_frames(body, offset)
+        elif isinstance(body, X86PvVcpu):
+            name = f"{layout.VCPUS}/{body.vcpu_id}/{_VCPU_FILES[record_type]}"
+            self._write(name, body.context)
+            if record_type is RecordType.X86_PV_VCPU_BASIC:
+                self._order.vcpu_basic(body.vcpu_id)
+        elif isinstance(body, SharedInfo):
+            self._write(layout.SHARED_INFO, body.shared_info)
+        elif isinstance(body, X86TscInfo):
+            self._write_json(layout.TSC_INFO, vars(body))
+        elif isinstance(body, HvmParams):
+            params = [
+                {"index": index, "name": hvm_param_name(index), "value": value}
+                for index, value in body.params
+            ]
+            self._write_json(layout.HVM_PARAMS, params)
+        elif isinstance(body, X86CpuidPolicy):
+            self._write_json(layout.CPUID_POLICY, [leaf._asdict() for leaf in body.leaves])
+        elif isinstance(body, X86MsrPolicy):
+            self._write_json(layout.MSR_POLICY, [msr._asdict() for msr in body.msrs])
+        elif record_type is RecordType.HVM_CONTEXT:
+            self._write(layout.HVM_CONTEXT, bytes(data))
+
+    def finish(self) -> None:
+        """Write what had to wait for the last record."""
+        if self._p2m:
+            frames = [self._p2m[index] for index in range(len(self._p2m))]
+            self._write(layout.P2M_FRAMES, struct.pack(f"<{len(frames)}Q", *frames))
+
+    def _p2m_frames(self, body: X86PvP2mFrames, offset: int) -> None:
+        self.p2m_covered = body.extend(self.p2m_covered, offset)
+        first = body.start_pfn // (PAGE_SIZE // self._guest_width)
+        self._p2m.update(enumerate(body.p2m_pfns, first))
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_file(self._directory / name, data)
+
+    def _write_json(self, name: str, value: object) -> None:
+        self._write(name, json_bytes(value))

@@ -1,0 +1,26 @@
+"""The program in the offline target's helper: reads the libxc stream from the fd into files.
+
+Arguments: ``fd``, ``offset`` (where the libxc stream starts), ``prefix`` (its first bytes that were
+read from the fd already, in hex), ``directory``. The result is `LibxcRestore.run`'s.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.helper.child import Channel
+from libxlsr.targets.image.exact_fd import ExactReader
+from libxlsr.targets.image.libxc_restore import LibxcRestore
+
+
+def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+    """Restore the libxc part; raises what went wrong."""
+
+    def checkpoint(consumed: int) -> tuple[CheckpointReply, int]:
+        answer = channel.call("checkpoint", {"consumed": consumed})
+        return CheckpointReply(answer["reply"]), answer["offset"]
+
+    reader = ExactReader(args["fd"], args["offset"], bytes.fromhex(args["prefix"]))
+    return LibxcRestore(reader, Path(args["directory"]), channel.progress, checkpoint).run()

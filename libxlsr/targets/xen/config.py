@@ -1,0 +1,301 @@
+"""What the domain's configuration says, typed, with libxl's defaults filled in.
+
+Sources: libxl_types.idl; libxl__domain_create_info_setdefault, libxl__domain_build_info_setdefault
+and libxl__domain_config_setdefault (libxl_create.c); libxl__arch_domain_build_info_setdefault
+(libxl_x86.c). Two defaults are a restore's own (libxl_domain_create_restore): msr_relaxed and
+hvm.pirq are on, as they were before an image could say so.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from libxlsr.errors import StreamError
+from libxlsr.formats import xl
+from libxlsr.formats.xl_config import MEMKB_MAX
+
+LIBXL_DEFAULT_GRANT = 0xFFFFFFFF
+"""LIBXL_MAX_GRANT_DEFAULT: Xen chooses."""
+
+SECINITSID_DOMU = 12
+"""The label of an unlabelled guest where XSM is on (xen/xsm/flask/policy/initial_sids)."""
+
+_TSC_MODES = {"default": 0, "always_emulate": 1, "native": 2}
+_TIMER_MODES = {
+    "delay_for_missed_ticks": 0,
+    "no_delay_for_missed_ticks": 1,
+    "no_missed_ticks_pending": 2,
+    "one_missed_tick_pending": 3,
+}
+_ALTP2M_MODES = {"disabled": 0, "mixed": 1, "external": 2, "limited": 3}
+
+XENSTORE_KEY = re.compile(r"[A-Za-z0-9_@:-]+(/[A-Za-z0-9_@:-]+)*\Z")
+"""A relative xenstore path (docs/misc/xenstore.txt)."""
+
+XENSTORE_VALUE_MAX = 2048
+
+DEVICE_LISTS = (
+    "disks",
+    "nics",
+    "pcidevs",
+    "rdms",
+    "dtdevs",
+    "vfbs",
+    "vkbs",
+    "virtios",
+    "vtpms",
+    "p9s",
+    "pvcallsifs",
+    "vdispls",
+    "vsnds",
+    "channels",
+    "usbctrls",
+    "usbdevs",
+)
+
+
+@dataclass(frozen=True)
+class DomainConfig:
+    """A libxl_domain_config as far as a restore needs it. Memory is in KiB."""
+
+    domain_type: str
+    name: str
+    uuid: uuid.UUID
+    max_vcpus: int
+    avail_vcpus: frozenset[int]
+    max_memkb: int
+    target_memkb: int
+    video_memkb: int
+    shadow_memkb: Optional[int]
+    """None: computed from memory and vCPUs (``memory.paging_memkb``)."""
+
+    hap: Optional[bool]
+    """None: where the host has it."""
+
+    oos: bool
+    nested_hvm: bool
+    vpmu: bool
+    msr_relaxed: bool
+    pirq: bool
+    pae: bool
+    disable_migrate: bool
+    event_channels: int
+    max_grant_frames: int
+    """-1: Xen's default; so with the next."""
+
+    max_maptrack_frames: int
+    max_grant_version: Optional[int]
+    """None: the host's highest."""
+
+    vmtrace_buf_kb: int
+    altp2m_mode: int
+    altp2m_count: int
+    tsc_mode: int
+    timer_mode: int
+    rtc_timeoffset: int
+    localtime: bool
+    slack_memkb: int
+    pool_name: Optional[str]
+    ssidref: int
+    passthrough: str
+    device_model_version: str
+    weight: Optional[int]
+    cap: Optional[int]
+    vcpu_hard_affinity: tuple[frozenset[int], ...]
+    vcpu_soft_affinity: tuple[frozenset[int], ...]
+    nodemap: frozenset[int]
+    xsdata: tuple[tuple[str, str], ...]
+    platformdata: tuple[tuple[str, str], ...]
+    devices: dict[str, int]
+    """How many there are of each kind of device that the configuration names."""
+
+    json: dict[str, Any]
+    """The whole as libxl keeps it for the running domain."""
+
+    @property
+    def hvm(self) -> bool:
+        """Whether it runs in an HVM container: "hvm" and "pvh"."""
+        return self.domain_type != "pv"
+
+    @property
+    def targetmem_fudge_memkb(self) -> int:
+        """What memory/target leaves out (libxl__get_targetmem_fudge)."""
+        ballooned = self.domain_type == "hvm" and self.max_memkb > self.target_memkb
+        return self.video_memkb + (1024 if ballooned else 0)
+
+    def userdata_json(self) -> bytes:
+        """The bytes of libxl's userdata "libxl-json"."""
+        return xl.Config.from_json(self.json).raw
+
+
+def read_config(config: xl.Config) -> DomainConfig:
+    """The typed configuration. Raises StreamError for what is missing, of a wrong type or range."""
+    reader = _Reader(config)
+    kind = config.domain_type
+    own = ("b_info", f"type.{kind}")
+    max_vcpus = config.max_vcpus
+    target_memkb, max_memkb = config.target_memkb, config.max_memkb
+    video_memkb = config.video_memkb or 0
+    msr_relaxed = reader.flag("b_info", "arch_x86", "msr_relaxed", default=True)
+    pirq = reader.flag(*own, "pirq", default=True)
+    return DomainConfig(
+        domain_type=kind,
+        name=config.name,
+        uuid=uuid.UUID(config.uuid),
+        max_vcpus=max_vcpus,
+        avail_vcpus=reader.bitmap("b_info", "avail_vcpus", limit=max_vcpus) or frozenset({0}),
+        max_memkb=max_memkb,
+        target_memkb=target_memkb,
+        video_memkb=video_memkb,
+        shadow_memkb=config.shadow_memkb,
+        hap=config.defbool("c_info", "hap"),
+        oos=reader.flag("c_info", "oos", default=True),
+        nested_hvm=reader.flag("b_info", "nested_hvm", default=False)
+        or reader.flag(*own, "nested_hvm", default=False),
+        vpmu=reader.flag("b_info", "vpmu", default=False),
+        msr_relaxed=msr_relaxed,
+        pirq=pirq,
+        pae=reader.flag(*own, "pae", default=True),
+        disable_migrate=reader.flag("b_info", "disable_migrate", default=False),
+        event_channels=config.integer("b_info", "event_channels", maximum=2**31 - 1) or 1023,
+        max_grant_frames=reader.limit("b_info", "max_grant_frames"),
+        max_maptrack_frames=reader.limit("b_info", "max_maptrack_frames"),
+        max_grant_version=reader.optional_limit("b_info", "max_grant_version", maximum=15),
+        vmtrace_buf_kb=config.integer("b_info", "vmtrace_buf_kb", maximum=1 << 22) or 0,
+        altp2m_mode=reader.choice(_ALTP2M_MODES, "b_info", "altp2m", default="disabled")
+        or int(reader.flag(*own, "altp2m", default=False)),
+        altp2m_count=config.integer("b_info", "altp2m_count", maximum=0xFFFF) or 0,
+        tsc_mode=reader.choice(_TSC_MODES, "b_info", "tsc_mode", default="default"),
+        timer_mode=reader.timer_mode(own),
+        rtc_timeoffset=config.integer(
+            "b_info", "rtc_timeoffset", minimum=-(2**31), maximum=2**32 - 1
+        )
+        or 0,
+        localtime=reader.flag("b_info", "localtime", default=False),
+        slack_memkb=config.integer(*own, "slack_memkb", maximum=MEMKB_MAX) or 0,
+        pool_name=config.string("c_info", "pool_name"),
+        ssidref=config.integer("c_info", "ssidref", maximum=2**32 - 1) or SECINITSID_DOMU,
+        passthrough=config.string("c_info", "passthrough") or "default",
+        device_model_version=config.string("b_info", "device_model_version") or "qemu_xen",
+        weight=reader.sched("weight"),
+        cap=reader.sched("cap"),
+        vcpu_hard_affinity=reader.bitmaps("b_info", "vcpu_hard_affinity", limit=max_vcpus)
+        or (reader.bitmap("b_info", "cpumap"),)
+        * (max_vcpus if reader.has("b_info", "cpumap") else 0),
+        vcpu_soft_affinity=reader.bitmaps("b_info", "vcpu_soft_affinity", limit=max_vcpus),
+        nodemap=reader.bitmap("b_info", "nodemap"),
+        xsdata=reader.pairs("c_info", "xsdata"),
+        platformdata=reader.pairs("c_info", "platformdata"),
+        devices=reader.devices(),
+        json=_for_userdata(config, video_memkb, msr_relaxed, pirq if kind == "hvm" else None),
+    )
+
+
+def _for_userdata(
+    config: xl.Config, video_memkb: int, msr_relaxed: bool, pirq: Optional[bool]
+) -> dict[str, Any]:
+    """What libxl__update_domain_configuration writes down of what was decided."""
+    tree = copy.deepcopy(config.json)
+    b_info = tree.setdefault("b_info", {})
+    b_info["video_memkb"] = video_memkb
+    b_info.setdefault("arch_x86", {})["msr_relaxed"] = str(msr_relaxed)
+    if pirq is not None:
+        b_info.setdefault("type.hvm", {}).setdefault("pirq", str(pirq))
+    return tree
+
+
+class _Reader:
+    """Reads members that ``xl.Config`` has no name for."""
+
+    def __init__(self, config: xl.Config) -> None:
+        self._config = config
+
+    def has(self, *path: str) -> bool:
+        return self._config.value(*path) is not None
+
+    def flag(self, *path: str, default: bool) -> bool:
+        value = self._config.defbool(*path)
+        return default if value is None else value
+
+    def choice(self, names: dict[str, int], *path: str, default: str) -> int:
+        value = self._config.string(*path) or default
+        if value not in names:
+            raise self._wrong(path, f"is {value!r}", ", ".join(names))
+        return names[value]
+
+    def timer_mode(self, own: tuple[str, ...]) -> int:
+        for path in (("b_info", "timer_mode"), (*own, "timer_mode")):
+            if self._config.string(*path) not in (None, "unknown"):
+                return self.choice(_TIMER_MODES, *path, default="")
+        return _TIMER_MODES["no_delay_for_missed_ticks"]
+
+    def limit(self, *path: str) -> int:
+        value = self.optional_limit(*path, maximum=2**31 - 1)
+        return -1 if value is None else value
+
+    def optional_limit(self, *path: str, maximum: int) -> Optional[int]:
+        value = self._config.integer(*path, minimum=-1, maximum=LIBXL_DEFAULT_GRANT)
+        if value is None or value in (-1, LIBXL_DEFAULT_GRANT):
+            return None
+        if value > maximum:
+            raise self._wrong(path, f"is {value}", f"at most {maximum}")
+        return value
+
+    def sched(self, name: str) -> Optional[int]:
+        value = self._config.integer("b_info", "sched_params", name, minimum=-1, maximum=0xFFFF)
+        return None if value == -1 else value
+
+    def bitmap(self, *path: str, limit: int = 1 << 16) -> frozenset[int]:
+        value = self._config.value(*path)
+        return frozenset() if value is None else self._members(value, path, limit)
+
+    def bitmaps(self, *path: str, limit: int) -> tuple[frozenset[int], ...]:
+        value = self._config.value(*path)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or len(value) > limit:
+            raise self._wrong(path, "is no list of that many bitmaps", f"at most {limit}")
+        return tuple(self._members(item, path, 1 << 16) for item in value)
+
+    def _members(self, value: object, path: tuple[str, ...], limit: int) -> frozenset[int]:
+        if not isinstance(value, list) or not all(
+            isinstance(item, int) and not isinstance(item, bool) and 0 <= item < limit
+            for item in value
+        ):
+            raise self._wrong(path, "is no bitmap", f"a list of numbers from 0 to {limit - 1}")
+        return frozenset(value)
+
+    def pairs(self, *path: str) -> tuple[tuple[str, str], ...]:
+        value = self._config.value(*path)
+        if value is None:
+            return ()
+        if not isinstance(value, dict):
+            raise self._wrong(path, "is no object", None)
+        for key, text in value.items():
+            if not XENSTORE_KEY.match(key) or not isinstance(text, str):
+                raise self._wrong(path, f"has the key {key[:60]!r}", "relative xenstore paths")
+            if len(text) > XENSTORE_VALUE_MAX or "\0" in text:
+                raise self._wrong(path, f"has a value that xenstore can't hold ({key})", None)
+        return tuple(value.items())
+
+    def devices(self) -> dict[str, int]:
+        counts = {}
+        for kind in DEVICE_LISTS:
+            value = self._config.value(kind)
+            if value is not None and not isinstance(value, list):
+                raise self._wrong((kind,), "is no list", None)
+            if value:
+                counts[kind] = len(value)
+        return counts
+
+    def _wrong(self, path: tuple[str, ...], what: str, expected: Optional[str]) -> StreamError:
+        return StreamError(
+            f"{'.'.join(path)} {what}",
+            offset=self._config.offset,
+            record="xl domain configuration",
+            expected=expected,
+        )

@@ -1,0 +1,126 @@
+"""The primary console: its nodes, and the wait until xenconsoled has given it a tty.
+
+Sources: libxl__device_console_add (libxl_console.c), libxl__device_generic_add (libxl_device.c),
+domcreate_attach_devices (libxl_create.c).
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import Context
+from libxlsr.targets.xen.create import BuildState
+from libxlsr.xen.watches import Watches
+from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
+
+XENCONSOLE_LIMIT = 1048576
+"""LIBXL_XENCONSOLE_LIMIT, bytes that xenconsoled keeps."""
+
+XENBUS_STATE_INITIALISING = 1
+TTY_TIMEOUT = 10.0
+"""LIBXL_INIT_TIMEOUT, seconds that xenconsoled has to open a tty."""
+
+
+def add_nodes(xenstore: Xenstore, state: BuildState, console_gfn: int) -> None:
+    """Make the console's nodes: frontend, backend and libxl's own."""
+    xenstore.transact(lambda transaction: _add_nodes(transaction, state, console_gfn))
+
+
+def _add_nodes(nodes: Transaction, state: BuildState, console_gfn: int) -> None:
+    domid, backend_domid = state.domid, state.console_domid
+    frontend = f"/local/domain/{domid}/console"
+    backend = f"/local/domain/{backend_domid}/backend/console/{domid}/0"
+    libxl = f"/libxl/{domid}/device/console/0"
+    front_perms = [Permission(domid, Perm.NONE), Permission(backend_domid, Perm.READ)]
+    back_perms = [Permission(backend_domid, Perm.NONE), Permission(domid, Perm.READ)]
+
+    nodes.rm(libxl)
+    nodes.write(f"{libxl}/frontend", frontend)
+    nodes.write(f"{libxl}/backend", backend)
+
+    # Of console 0 the guest writes nothing but backend-id: the directory holds what it must not
+    # fiddle with.
+    nodes.rm(frontend)
+    nodes.mkdir(frontend)
+    nodes.set_permissions(frontend, back_perms)
+    nodes.write(f"{frontend}/backend", backend)
+    _write(nodes, frontend, {"backend-id": str(backend_domid)}, front_perms)
+    read_only = {
+        "limit": str(XENCONSOLE_LIMIT),
+        "type": "xenconsoled",
+        "output": "pty",
+        "tty": "",
+        "port": str(state.console_port),
+        "ring-ref": str(console_gfn),
+    }
+    _write(nodes, frontend, read_only, back_perms)
+
+    nodes.rm(backend)
+    nodes.mkdir(backend)
+    nodes.set_permissions(backend, back_perms)
+    nodes.write(f"{backend}/frontend", frontend)
+    of_backend = {
+        "frontend-id": str(domid),
+        "online": "1",
+        "state": str(XENBUS_STATE_INITIALISING),
+        "protocol": "vt100",
+    }
+    _write(nodes, backend, of_backend, None)
+    _write(nodes, libxl, of_backend, None)
+
+
+def _write(
+    nodes: Nodes, under: str, values: dict[str, str], permissions: Optional[list[Permission]]
+) -> None:
+    for key, value in values.items():
+        nodes.write(f"{under}/{key}", value)
+        if permissions is not None:
+            nodes.set_permissions(f"{under}/{key}", permissions)
+
+
+class TtyWait:
+    """Waits on the event loop until the console has a tty. ``done(error)`` comes once."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        xenstore: Xenstore,
+        watches: Watches,
+        domid: int,
+        done: Callable[[Optional[LibxlsrError]], None],
+    ) -> None:
+        self._xenstore = xenstore
+        self._done = done
+        self._domid = domid
+        self._path = f"/local/domain/{domid}/console/tty"
+        self._timer = ctx.call_later(TTY_TIMEOUT, self._timed_out)
+        try:
+            self._watch = watches.watch(self._path, self._changed)
+        except BaseException:
+            self._timer.deregister()
+            raise
+
+    def stop(self) -> None:
+        """Wait no longer; *done* won't come."""
+        self._timer.deregister()
+        self._watch.close()
+
+    def _changed(self, _path: str) -> None:
+        error: Optional[LibxlsrError] = None
+        try:
+            if not self._xenstore.read(self._path):
+                return
+        except LibxlsrError as failure:
+            error = failure
+        self.stop()
+        self._done(error)
+
+    def _timed_out(self) -> None:
+        self.stop()
+        self._done(
+            TargetError(
+                f"xenconsoled gave domain {self._domid} no tty within {TTY_TIMEOUT:.0f} s",
+                remedy="see whether xenconsoled runs, and its log",
+            )
+        )

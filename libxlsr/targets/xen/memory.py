@@ -1,0 +1,123 @@
+"""How much memory a domain needs, and how it is made available.
+
+Xen's own need for a domain is small but real: without room for it the restore fails half-way.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import Context
+from libxlsr.targets.xen.config import DomainConfig
+from libxlsr.xen.hostinfo import PhysInfo
+from libxlsr.xen.xenctrl import Xenctrl
+from libxlsr.xen.xenstore import Transaction, Xenstore
+
+MIN_DOM0_MEMKB = 128 * 1024
+"""LIBXL_MIN_DOM0_MEM: dom0 is never ballooned below this."""
+
+BALLOON_TIMEOUT = 30.0
+"""Seconds that dom0 has to give memory up (xl_vmcontrol.c, freemem)."""
+
+BALLOON_POLL = 0.1
+
+_PAGE_ROUND = 2 * 1024
+
+
+def paging_memkb(config: DomainConfig, hap: bool) -> int:
+    """The paging pool, KiB (libxl__get_required_paging_memory): 1 MiB a vCPU, a page a MiB for
+    the P2M of a guest that is not PV, and another where pages are shadowed."""
+    if config.shadow_memkb is not None:
+        return config.shadow_memkb
+    pages_per_mib = (config.domain_type != "pv") + (not hap)
+    return 4 * (256 * config.max_vcpus + pages_per_mib * (config.max_memkb // 1024))
+
+
+def needed_memkb(config: DomainConfig, hap: bool) -> int:
+    """What the domain takes from the host, KiB, a multiple of 2 MiB
+    (libxl__domain_need_memory_calculate)."""
+    extra = 2048 if config.hvm else 1024
+    need = config.target_memkb + paging_memkb(config, hap) + extra
+    return -(-need // _PAGE_ROUND) * _PAGE_ROUND
+
+
+def missing_memkb(config: DomainConfig, host: PhysInfo, hap: bool) -> int:
+    """How much of it the host lacks, KiB; 0 where it has enough."""
+    return max(0, needed_memkb(config, hap) - host.allocatable_bytes // 1024)
+
+
+class Ballooning:
+    """Asks dom0 for memory and waits on the event loop until the host has enough.
+
+    ``done(error)`` comes once, from the loop.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        xenctrl: Xenctrl,
+        xenstore: Xenstore,
+        needed: int,
+        done: Callable[[Optional[LibxlsrError]], None],
+    ) -> None:
+        self._ctx = ctx
+        self._xenctrl = xenctrl
+        self._xenstore = xenstore
+        self._needed = needed
+        self._done = done
+        self._deadline = ctx.now() + BALLOON_TIMEOUT
+        self._timer = ctx.call_later(0, self._start)
+
+    def stop(self) -> None:
+        """Wait no longer; *done* won't come."""
+        self._timer.deregister()
+
+    def _missing(self) -> int:
+        return self._needed - self._xenctrl.physinfo().allocatable_bytes // 1024
+
+    def _start(self) -> None:
+        try:
+            self._xenstore.transact(self._lower_target)
+        except LibxlsrError as error:
+            self._done(error)
+            return
+        self._poll()
+
+    def _lower_target(self, transaction: Transaction) -> None:
+        path = "/local/domain/0/memory/target"
+        text = transaction.read(path) or ""
+        if not text.isdigit():
+            raise TargetError(
+                "dom0 can't be ballooned: it has no memory target in xenstore", remedy=_REMEDY
+            )
+        target = int(text) - self._missing()
+        if target < MIN_DOM0_MEMKB:
+            raise TargetError(
+                f"dom0 would be left with {target // 1024} MiB, the least is "
+                f"{MIN_DOM0_MEMKB // 1024} MiB",
+                remedy=_REMEDY,
+            )
+        transaction.write(path, str(target))
+
+    def _poll(self) -> None:
+        try:
+            missing = self._missing()
+        except LibxlsrError as error:
+            self._done(error)
+            return
+        if missing <= 0:
+            self._done(None)
+        elif self._ctx.now() >= self._deadline:
+            self._done(
+                TargetError(
+                    f"dom0 gave up too little memory within {BALLOON_TIMEOUT:.0f} s: "
+                    f"{missing} KiB are missing",
+                    remedy=_REMEDY,
+                )
+            )
+        else:
+            self._timer = self._ctx.call_later(BALLOON_POLL, self._poll)
+
+
+_REMEDY = "free memory with xl mem-set, or by shutting a guest down"

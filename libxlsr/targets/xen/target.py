@@ -1,0 +1,416 @@
+"""``XenTarget``: one domain on its way from an image's configuration to running.
+
+See ``libxlsr.targets.base`` for the rules and this package's docstring for the order. What
+blocks runs in a child (``worker``); the other hypercalls and xenstore requests are short and are
+made from the event loop, as libxl makes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from libxlsr.errors import LibxlsrError, TargetError, UsageError
+from libxlsr.events import Context, TimeEvent
+from libxlsr.formats import libxl, xl
+from libxlsr.helper.parent import Helper
+from libxlsr.targets.base import (
+    Done,
+    FinishDone,
+    ImageDescription,
+    LibxcDone,
+    LibxcOutcome,
+    LibxcStream,
+    Restored,
+    TargetHooks,
+)
+from libxlsr.targets.xen import (
+    console,
+    create,
+    domid_history,
+    memory,
+    preflight,
+    userdata,
+    xenstore_nodes,
+)
+from libxlsr.targets.xen.config import DomainConfig, read_config
+from libxlsr.targets.xen.overrides import apply_overrides
+from libxlsr.targets.xen.undo import Undo
+from libxlsr.xen.watches import Watches
+from libxlsr.xen.xenctrl import Xenctrl
+from libxlsr.xen.xenstore import Xenstore
+
+log = logging.getLogger(__name__)
+
+WORKER = "libxlsr.targets.xen.worker"
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two looks at how far the restore is."""
+
+DESTROY_POLL = 0.05
+DESTROY_TIMEOUT = 10.0
+"""LIBXL_DESTROY_TIMEOUT, seconds until a destroyed domain must have gone."""
+
+_WORKER_REMEDY = "see the log lines of libxenguest above"
+
+
+@dataclass(frozen=True)
+class XenOptions:
+    """What the caller wants of the domain.
+
+    ``overrides`` are (key, value) of ``overrides.apply_overrides``. ``config`` stands in for the
+    configuration of an image that has none. ``paused`` leaves the domain paused. ``balloon`` lets
+    dom0 give memory up where the host lacks it.
+    """
+
+    overrides: Sequence[tuple[str, str]] = ()
+    config: Optional[xl.Config] = None
+    paused: bool = False
+    balloon: bool = False
+
+
+class XenTarget:
+    """Restores the domain for real; one instance for one restore."""
+
+    name = "xen"
+
+    def __init__(self, ctx: Context, options: Optional[XenOptions] = None) -> None:
+        self._ctx = ctx
+        self._options = options or XenOptions()
+        self._hooks: Optional[TargetHooks] = None
+        self._config: Optional[DomainConfig] = None
+        self._xenctrl: Optional[Xenctrl] = None
+        self._xenstore: Optional[Xenstore] = None
+        self._watches: Optional[Watches] = None
+        self._state: Optional[create.BuildState] = None
+        self._domid: Optional[int] = None
+        self._store_gfn = self._console_gfn = 0
+        self._undo = Undo()
+        self._helper: Optional[Helper] = None
+        self._waiting: Optional[Callable[[], None]] = None
+        self._fail: Optional[Callable[[LibxlsrError], None]] = None
+        self._timer: Optional[TimeEvent] = None
+
+    @property
+    def domid(self) -> Optional[int]:
+        """The new domain's id, once there is one."""
+        return self._domid
+
+    # prepare
+
+    def prepare(self, image: ImageDescription, hooks: TargetHooks, done: Done) -> None:
+        """Check what can be known, make memory available, make the domain."""
+        self._hooks = hooks
+        self._ctx.call_soon(self._prepare, image, done)
+
+    def _prepare(self, image: ImageDescription, done: Done) -> None:
+        try:
+            config = self._config = self._read_config(image)
+            preflight.require_root()
+            xenctrl = self._xenctrl = Xenctrl()
+            xenstore = self._xenstore = Xenstore()
+            self._watches = Watches(self._ctx, xenstore)
+            preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
+            host = xenctrl.physinfo()
+            hap = preflight.hap_of(config, host)
+            if memory.missing_memkb(config, host, hap):
+                needed = memory.needed_memkb(config, hap)
+
+                def ballooned(error: Optional[LibxlsrError]) -> None:
+                    self._waiting = self._fail = None
+                    self._make_domain(done) if error is None else done(error)
+
+                ballooning = memory.Ballooning(self._ctx, xenctrl, xenstore, needed, ballooned)
+                self._waiting, self._fail = ballooning.stop, done
+                return
+        except (LibxlsrError, OSError) as error:
+            done(_as_error(error, "prepare the domain"))
+            return
+        self._make_domain(done)
+
+    def _read_config(self, image: ImageDescription) -> DomainConfig:
+        found = image.config if image.config is not None else self._options.config
+        if found is None:
+            raise UsageError(
+                "the image has no domain configuration, and none was given",
+                remedy="give libxl's JSON of the domain with --config",
+            )
+        config = read_config(found)
+        if self._options.overrides:
+            config = read_config(apply_overrides(found, self._options.overrides))
+        return config
+
+    def _make_domain(self, done: Done) -> None:
+        xenctrl, xenstore, config = self._parts()
+        try:
+            domid = self._domid = create.create_domain(xenctrl, xenstore, config)
+            self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
+            self._undo.push(
+                f"the nodes of domain {domid}",
+                lambda: xenstore_nodes.remove(
+                    xenstore, domid, config.uuid, self._state.console_domid if self._state else 0
+                ),
+            )
+            xenstore_nodes.create(xenstore, config, domid)
+            self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
+        except (LibxlsrError, OSError) as error:
+            done(_as_error(error, "make the domain"))
+            return
+        done(None)
+
+    # restore_libxc
+
+    def restore_libxc(self, stream: LibxcStream, done: LibxcDone) -> None:
+        """Let libxenguest read the libxc stream, in a child."""
+        _xenctrl, _xenstore, config = self._parts()
+        assert self._state is not None
+        state, fd = self._state, stream.fd
+        start = os.lseek(fd, 0, os.SEEK_CUR) if _is_regular(fd) else None
+        args: dict[str, Any] = {
+            "io_fd": fd,
+            "domid": state.domid,
+            "store_port": state.store_port,
+            "store_domid": state.store_domid,
+            "console_port": state.console_port,
+            "console_domid": state.console_domid,
+            "pae": config.pae,
+            "itsc": config.disable_migrate or config.tsc_mode == 1,
+            "nested_hvm": config.nested_hvm,
+        }
+
+        def ended(result: Optional[dict[str, Any]], error: Optional[LibxlsrError]) -> None:
+            self._helper = None
+            self._report_progress(fd, start)
+            self._stop_timer()
+            if result is None:
+                done(None, error)
+                return
+            try:
+                self._store_gfn, self._console_gfn = _gfns(result)
+            except TargetError as wrong:
+                done(None, wrong)
+                return
+            consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
+            done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
+
+        helper = Helper(self._ctx, WORKER, args, fds=[fd], on_done=ended, on_log=_log_line)
+        try:
+            helper.start()
+        except LibxlsrError as error:
+            self._ctx.call_soon(done, None, error)
+            return
+        self._helper = helper
+        self._look_at_progress(fd, start)
+
+    def _look_at_progress(self, fd: int, start: Optional[int]) -> None:
+        self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._tick, fd, start)
+
+    def _tick(self, fd: int, start: Optional[int]) -> None:
+        self._report_progress(fd, start)
+        self._look_at_progress(fd, start)
+
+    def _report_progress(self, fd: int, start: Optional[int]) -> None:
+        """The child shares the file offset; what Xen has given the domain tells the rest."""
+        counters = {}
+        if start is not None:
+            counters["bytes"] = os.lseek(fd, 0, os.SEEK_CUR) - start
+        info = self._info()
+        if info is not None:
+            counters["frames"] = info.total_bytes // 4096
+        if self._hooks is not None and counters:
+            self._hooks.progress(counters)
+
+    def _info(self) -> Any:
+        if self._xenctrl is None or self._domid is None:
+            return None
+        try:
+            return self._xenctrl.domain_info(self._domid)
+        except LibxlsrError:
+            return None
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.deregister()
+
+    # The emulator's records.
+
+    def emulator_xenstore_data(self, record: libxl.EmulatorXenstoreData, done: Done) -> None:
+        """Refused: the guests that this target restores have no device model."""
+        self._ctx.call_soon(done, _no_device_model())
+
+    def emulator_context(self, record: libxl.EmulatorContext, done: Done) -> None:
+        """Refused: the guests that this target restores have no device model."""
+        self._ctx.call_soon(done, _no_device_model())
+
+    # finish
+
+    def finish(self, done: FinishDone) -> None:
+        """Write the nodes, introduce the domain, wait for its console, unpause it."""
+        self._ctx.call_soon(self._finish, done)
+
+    def _finish(self, done: FinishDone) -> None:
+        xenctrl, xenstore, config = self._parts()
+        assert self._state is not None
+        assert self._watches is not None
+        state = self._state
+
+        def failed(error: LibxlsrError) -> None:
+            done(None, error)
+
+        def has_tty(error: Optional[LibxlsrError]) -> None:
+            self._waiting = self._fail = None
+            if error is not None:
+                done(None, error)
+            else:
+                self._finish_and_start(done)
+
+        try:
+            xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
+            xenstore_nodes.complete(xenstore, config, state, self._store_gfn)
+            console.add_nodes(xenstore, state, self._console_gfn)
+            wait = console.TtyWait(self._ctx, xenstore, self._watches, state.domid, has_tty)
+            self._waiting, self._fail = wait.stop, failed
+        except (LibxlsrError, OSError) as error:
+            done(None, _as_error(error, "finish the domain"))
+
+    def _finish_and_start(self, done: FinishDone) -> None:
+        xenctrl, _xenstore, config = self._parts()
+        assert self._state is not None
+        domid = self._state.domid
+        try:
+            self._undo.push(
+                f"the userdata of domain {domid}",
+                lambda: userdata.remove_all(domid, config.uuid),
+            )
+            userdata.store_config(domid, config.uuid, config.userdata_json())
+            release = xenctrl.xen_version().release
+            if not self._options.paused:
+                xenctrl.domain_unpause(domid)
+        except (LibxlsrError, OSError) as error:
+            done(None, _as_error(error, "finish the domain"))
+            return
+        self._undo.forget()
+        self._close()
+        done(
+            Restored(
+                target=self.name,
+                where=f"domain {domid}",
+                domid=domid,
+                name=config.name,
+                domain_type=config.domain_type,
+                memory_kib=config.target_memkb,
+                vcpus=config.max_vcpus,
+                xen_version=release,
+            ),
+            None,
+        )
+
+    # rollback and abort
+
+    def rollback(self, done: Done) -> None:
+        """Undo everything: nodes, files, the domain; wait until Xen has let it go."""
+        self._ctx.call_soon(self._rollback, done)
+
+    def _rollback(self, done: Done) -> None:
+        self._stop_timer()
+        errors = self._undo.run()
+        deadline = self._ctx.now() + DESTROY_TIMEOUT
+        self._await_gone(deadline, errors, done)
+
+    def _await_gone(self, deadline: float, errors: list[LibxlsrError], done: Done) -> None:
+        if self._info() is not None:
+            if self._ctx.now() < deadline:
+                self._timer = self._ctx.call_later(
+                    DESTROY_POLL, self._await_gone, deadline, errors, done
+                )
+                return
+            errors.append(TargetError(f"domain {self._domid} does not go away"))
+            log.error("%s", errors[-1])
+        self._timer = None
+        self._remove_late_nodes()
+        self._close()
+        done(_summary(errors))
+
+    def _remove_late_nodes(self) -> None:
+        """xenconsoled may have written a node between their removal and the domain's end."""
+        if self._xenstore is not None and self._domid is not None:
+            try:
+                self._xenstore.rm(f"/local/domain/{self._domid}")
+            except LibxlsrError as error:
+                log.warning("%s", error)
+
+    def abort(self, reason: LibxlsrError) -> None:
+        """Stop the call in flight."""
+        if self._helper is not None:
+            self._helper.abort(reason)
+        elif self._waiting is not None:
+            stop, fail = self._waiting, self._fail
+            self._waiting = self._fail = None
+            assert fail is not None
+            stop()
+            self._ctx.call_soon(fail, reason)
+
+    # Parts.
+
+    def _parts(self) -> tuple[Xenctrl, Xenstore, DomainConfig]:
+        assert self._xenctrl is not None
+        assert self._xenstore is not None
+        assert self._config is not None
+        return self._xenctrl, self._xenstore, self._config
+
+    def _destroy(self, domid: int) -> None:
+        assert self._xenctrl is not None
+        try:
+            domid_history.mark_recent(domid)
+        except OSError as error:
+            log.warning("domain id %d is not marked as recently used: %s", domid, error)
+        self._xenctrl.domain_destroy(domid)
+
+    def _close(self) -> None:
+        if self._watches is not None:
+            self._watches.close()
+        if self._xenstore is not None:
+            self._xenstore.close()
+        if self._xenctrl is not None:
+            self._xenctrl.close()
+        self._watches = self._xenstore = self._xenctrl = None
+
+
+def _is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _gfns(result: dict[str, Any]) -> tuple[int, int]:
+    """The child ran libxenguest on hostile input: its numbers are checked, too."""
+    numbers = (result.get("store_gfn"), result.get("console_gfn"))
+    for number in numbers:
+        if not isinstance(number, int) or not 0 <= number < 1 << 52:
+            raise TargetError(f"the helper reported frame {number!r} for a ring")
+    return numbers[0], numbers[1]  # type: ignore[return-value]
+
+
+def _log_line(level: int, text: str) -> None:
+    log.log(level, "%s", text)
+
+
+def _as_error(error: Exception, doing: str) -> LibxlsrError:
+    if isinstance(error, LibxlsrError):
+        return error
+    assert isinstance(error, OSError)
+    return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
+
+
+def _no_device_model() -> LibxlsrError:
+    return TargetError("the stream has a device model's record, but the guest has no device model")
+
+
+def _summary(errors: list[LibxlsrError]) -> Optional[LibxlsrError]:
+    if not errors:
+        return None
+    first, *rest = errors
+    first.later.extend(rest)
+    return first

@@ -1,0 +1,101 @@
+"""The program that runs in the helper's child: libxenguest's blocking restore.
+
+It has a handle of its own on the hypervisor, as libxl's helper has. What libxenguest logs goes up
+line by line. A malformed stream may kill it with an assertion: that is why it is a child.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from libxlsr.errors import StreamError, TargetError
+from libxlsr.helper.child import Channel
+from libxlsr.xen.toollog import LogLine, ToolLog, ToolProgress
+from libxlsr.xen.xenctrl import Xenctrl
+from libxlsr.xen.xenguest import (
+    MissingStaticData,
+    RestoreRequest,
+    cpuid_apply_policy,
+    domain_restore,
+)
+
+
+class Callbacks:
+    """What libxenguest asks while it restores a plain stream."""
+
+    def __init__(self, channel: Channel, xenctrl: Xenctrl, args: dict[str, Any]) -> None:
+        self._channel = channel
+        self._xenctrl = xenctrl
+        self._args = args
+
+    def static_data_done(self, missing: MissingStaticData) -> None:
+        """A stream from before Xen 4.14 has no CPUID policy: derive one as libxl did then."""
+        if missing & MissingStaticData.CPUID:
+            self._channel.log(logging.INFO, "the stream has no CPUID policy: deriving one")
+            cpuid_apply_policy(
+                self._xenctrl,
+                self._args["domid"],
+                pae=self._args["pae"],
+                itsc=self._args["itsc"],
+                nested=self._args["nested_hvm"],
+            )
+
+    def checkpoint(self) -> int:
+        raise _unsupported("checkpointed streams (Remus)")
+
+    def suspend(self) -> int:
+        raise _unsupported("COLO streams")
+
+    def postcopy(self) -> int:
+        raise _unsupported("COLO streams")
+
+    def wait_checkpoint(self) -> int:
+        raise _unsupported("COLO streams")
+
+    def restore_results(self, store_gfn: int, console_gfn: int) -> None:
+        raise _unsupported("COLO streams")
+
+
+def _unsupported(what: str) -> TargetError:
+    return TargetError(
+        f"{what} can't be restored into a running domain",
+        remedy="take a plain image: xl save, or xl migrate",
+    )
+
+
+def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+    """Restore the stream on ``args["io_fd"]`` into the domain ``args["domid"]``.
+
+    Further arguments: store_port, store_domid, console_port, console_domid, and for a stream
+    without a CPUID policy pae, itsc and nested_hvm. Returns store_gfn and console_gfn.
+    """
+
+    def on_line(line: LogLine) -> None:
+        channel.log(line.level, str(line))
+
+    def on_progress(report: ToolProgress) -> None:
+        channel.log(logging.DEBUG, f"{report.doing}: {report.done}/{report.total}")
+
+    log = ToolLog(on_line=on_line, on_progress=on_progress)
+    with Xenctrl(log) as xenctrl:
+        request = RestoreRequest(
+            io_fd=args["io_fd"],
+            domid=args["domid"],
+            store_evtchn=args["store_port"],
+            store_domid=args["store_domid"],
+            console_evtchn=args["console_port"],
+            console_domid=args["console_domid"],
+        )
+        try:
+            results = domain_restore(xenctrl, request, Callbacks(channel, xenctrl, args))
+        except TargetError as error:
+            if error.call == "xc_domain_restore" and error.errno is None:
+                # No system call and no hypercall has failed: it is the bytes.
+                raise StreamError(
+                    error.last_log or "libxenguest refused the stream",
+                    offset=None,
+                    record="LIBXC_CONTEXT",
+                ) from error
+            raise
+    return {"store_gfn": results.store_gfn, "console_gfn": results.console_gfn}

@@ -1,0 +1,149 @@
+"""The domain's nodes in xenstore, with libxl's permissions.
+
+Sources: libxl__domain_make (libxl_create.c) for the nodes of a new domain, libxl__build_post
+(libxl_dom.c) and domcreate_stream_done (libxl_create.c) for what is known after the stream.
+A node that gets no permissions of its own inherits those of the node above.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from libxlsr.errors import TargetError
+from libxlsr.targets.xen.config import DomainConfig
+from libxlsr.targets.xen.create import BuildState
+from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a domain's nodes are."""
+
+    domain: str
+    vm: str
+    libxl: str
+
+    @classmethod
+    def of(cls, domid: int, handle: uuid.UUID) -> Paths:
+        return cls(f"/local/domain/{domid}", f"/vm/{handle}", f"/libxl/{domid}")
+
+
+def toolstack_only() -> list[Permission]:
+    """Dom0's alone."""
+    return [Permission(0, Perm.NONE)]
+
+
+def domain_reads(domid: int) -> list[Permission]:
+    """Dom0's, and the domain may read."""
+    return [Permission(0, Perm.NONE), Permission(domid, Perm.READ)]
+
+
+def domain_writes(domid: int) -> list[Permission]:
+    """The domain's own."""
+    return [Permission(domid, Perm.NONE)]
+
+
+def make_node(nodes: Nodes, path: str, permissions: list[Permission], value: str = "") -> None:
+    """Write the node and give it its permissions."""
+    nodes.write(path, value)
+    nodes.set_permissions(path, permissions)
+
+
+def create(xenstore: Xenstore, config: DomainConfig, domid: int) -> None:
+    """Make the nodes of a new domain, all or none.
+
+    Raises TargetError where another domain has taken the name meanwhile.
+    """
+    xenstore.transact(lambda transaction: _create(transaction, config, domid))
+    xenstore.write(f"/libxl/{domid}/dm-version", config.device_model_version)
+
+
+def _create(nodes: Transaction, config: DomainConfig, domid: int) -> None:
+    paths = Paths.of(domid, config.uuid)
+    reads, writes = domain_reads(domid), domain_writes(domid)
+    for path, permissions in (
+        (paths.domain, reads),
+        (paths.vm, reads),
+        (paths.libxl, toolstack_only()),
+    ):
+        nodes.rm(path)
+        make_node(nodes, path, permissions)
+    make_node(nodes, f"{paths.libxl}/device", toolstack_only())
+    nodes.write(f"{paths.domain}/vm", paths.vm)
+    _check_name(nodes, config.name, domid)
+    nodes.write(f"{paths.domain}/name", config.name)
+    nodes.write(f"{paths.vm}/name", config.name)
+    for name in ("cpu", "memory", "device"):
+        make_node(nodes, f"{paths.domain}/{name}", reads)
+    make_node(nodes, f"{paths.domain}/device/suspend/event-channel", writes)
+    make_node(nodes, f"{paths.domain}/control", reads)
+    hvm = config.domain_type == "hvm"
+    if hvm:
+        make_node(nodes, f"{paths.domain}/hvmloader", reads)
+    controls = ["shutdown", "feature-poweroff", "feature-reboot", "feature-suspend"]
+    controls += ["feature-s3", "feature-s4"] if hvm else []
+    controls += ["sysrq"]
+    for name in controls:
+        make_node(nodes, f"{paths.domain}/control/{name}", writes)
+    for name in ("data", "drivers", "feature", "attr", "error"):
+        make_node(nodes, f"{paths.domain}/{name}", writes)
+    nodes.write(f"{paths.vm}/uuid", str(config.uuid))
+    for key, value in config.xsdata:
+        nodes.write(f"{paths.domain}/{key}", value)
+    for key, value in config.platformdata:
+        nodes.write(f"{paths.domain}/platform/{key}", value)
+    nodes.write(f"{paths.domain}/control/platform-feature-multiprocessor-suspend", "1")
+    nodes.write(f"{paths.domain}/control/platform-feature-xs_reset_watches", "1")
+    nodes.write(f"{paths.libxl}/type", config.domain_type)
+
+
+def _check_name(nodes: Transaction, name: str, domid: int) -> None:
+    for other in nodes.directory("/local/domain") or ():
+        if other != str(domid) and nodes.read(f"/local/domain/{other}/name") == name:
+            raise TargetError(
+                f"domain {other} has the name {name!r} already",
+                remedy="choose another with --name",
+            )
+
+
+def complete(xenstore: Xenstore, config: DomainConfig, state: BuildState, store_gfn: int) -> None:
+    """Write what is known after the stream, all or none, and introduce the domain to xenstored."""
+    xenstore.transact(lambda nodes: _complete(nodes, config, state, store_gfn))
+    xenstore.introduce_domain(state.domid, store_gfn, state.store_port)
+
+
+def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store_gfn: int) -> None:
+    paths = Paths.of(state.domid, config.uuid)
+    for key, value in (
+        ("memory/static-max", config.max_memkb),
+        ("memory/target", config.target_memkb - config.targetmem_fudge_memkb),
+        ("memory/videoram", config.video_memkb),
+        ("domid", state.domid),
+        ("store/port", state.store_port),
+        ("store/ring-ref", store_gfn),
+    ):
+        nodes.write(f"{paths.domain}/{key}", str(value))
+    for vcpu in range(config.max_vcpus):
+        online = "online" if vcpu in config.avail_vcpus else "offline"
+        nodes.write(f"{paths.domain}/cpu/{vcpu}/availability", online)
+    if config.domain_type == "hvm":
+        nodes.write(f"{paths.vm}/rtc/timeoffset", "")
+        nodes.write(f"{paths.vm}/image/ostype", "hvm")
+    elif config.domain_type == "pv":
+        nodes.write(f"{paths.vm}/image/ostype", "linux")
+    now = time.time()
+    nodes.write(f"{paths.vm}/start_time", f"{int(now)}.{int(now % 1 * 100):02d}")
+
+
+def remove(xenstore: Xenstore, domid: int, handle: uuid.UUID, console_domid: int) -> None:
+    """Remove every node of the domain (libxl_domain.c, devices_destroy_cb)."""
+    paths = Paths.of(domid, handle)
+    for path in (
+        f"/local/domain/{console_domid}/backend/console/{domid}",
+        paths.vm,
+        paths.domain,
+        paths.libxl,
+    ):
+        xenstore.rm(path)
