@@ -1,0 +1,406 @@
+"""The stream reader: reads a libxl migration-v2 stream record by record, and has each acted on.
+
+Layout of a stream (docs/specs/libxl-migration-stream.pandoc), all little-endian but the header::
+
+    header   ident u64 BE "LibxlFmt", version u32 BE, options u32 BE
+    record   type u32, length u32, body of that length padded with zeros to 8      (repeated)
+
+The chains of events, in the names of libxl_stream_read.c:
+
+1. Start: ``start`` → ``_stream_header_done`` → ``stream_continue``.
+2. Read a record: ``stream_continue`` → ``_record_header_done`` → ``_record_body_done`` →
+   ``stream_continue``.
+3. Process a record: ``stream_continue`` → ``_process_record`` → the handler. A handler that
+   finished at once returns True, and ``stream_continue`` goes on; one that started something calls
+   ``_record_processed`` back later, which calls ``stream_continue``.
+4. A checkpoint: libxc, which is being processed, lends the fd back: ``start_checkpoint`` → 2, with
+   records gathered (phase BUFFERING) until CHECKPOINT_END, then processed one after the other
+   (UNBUFFERING) → ``_checkpoint_done``, and libxc has the fd again.
+5. The end: ``_stream_complete`` once, from wherever; ``on_done`` on the event loop after it.
+
+``stream_continue`` is the only place that chooses the next action. It never runs inside itself, so
+nothing that a stream contains can grow the stack.
+
+Ownership: at most one read is in flight, and the buffer is the reader's until ``_record_body_done``
+makes a `Record` of it. Records wait in a queue: one at a time in phase NORMAL, those of one
+checkpoint in BUFFERING, whose bodies together may take as much as a single record may. A record is
+out of the queue before it is processed.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from typing import Callable, Protocol
+
+from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
+from libxlsr.events import Context, CopyResult, Outcome
+from libxlsr.formats import libxl
+from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.stream.machine import State, StreamMachine, Trace
+from libxlsr.stream.order import RecordOrder
+from libxlsr.stream.record import Body, Record, decode_body, label
+
+logger = logging.getLogger(__name__)
+
+SKIP_CHUNK = 64 * 1024
+"""Bytes in memory at a time of an optional record that is skipped (a Linux pipe's capacity)."""
+
+TRUNCATED = "the image is truncated: get a whole copy of it"
+
+
+class Phase(enum.Enum):
+    """libxl's SRS_PHASE_*."""
+
+    NORMAL = "normal"
+    BUFFERING = "buffering"
+    UNBUFFERING = "unbuffering"
+
+
+class RecordSource(Protocol):
+    """Where the bytes come from: a datacopier bound to an fd, or a test's script."""
+
+    def read_exactly(
+        self, nbytes: int, callback: Callable[[CopyResult], None], *, what: str
+    ) -> None:
+        """Read exactly ``nbytes`` and call back once, later; never a byte more."""
+
+    def kill(self) -> None:
+        """Drop the read in flight, if any; its callback won't come."""
+
+
+class RecordHandler(Protocol):
+    """What acts on the records of a stream."""
+
+    def stream_header(self, header: libxl.Header) -> None:
+        """The header was read and is valid."""
+
+    def process_record(self, record: Record, done: Callable[[LibxlsrError | None], None]) -> bool:
+        """Act on a record: LIBXC_CONTEXT, EMULATOR_* or END.
+
+        True: it was finished at once, and ``done`` won't be called; END always is. False: ``done``
+        is called later, once, on the event loop. An error of libxlsr may be raised instead.
+        """
+
+
+class StreamReader:
+    """Reads one libxl stream.
+
+    ``on_done(error)`` is called once, on the event loop, with None for a stream that was read and
+    acted on to its end. ``trace`` is told of each transition.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        source: RecordSource,
+        handler: RecordHandler,
+        on_done: Callable[[LibxlsrError | None], None],
+        *,
+        offset: int = 0,
+        trace: Trace | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._source = source
+        self._handler = handler
+        self._on_done = on_done
+        self._machine = StreamMachine(trace)
+        self._order = RecordOrder()
+        self._phase = Phase.NORMAL
+        self._offset: int | None = offset
+        self._record_number = 0
+        self._record_offset: int | None = None
+        self._incoming: libxl.RecordHeader | None = None
+        self._processing: Record | None = None
+        self._skip_remaining = 0
+        self._queue: deque[Record] = deque()
+        self._queued_bytes = 0
+        self._started = False
+        self._in_stream_continue = False
+        self._checkpoint_callback: Callable[[CheckpointReply], None] | None = None
+        self._checkpoints = 0
+        self._failover: LibxlsrError | None = None
+
+    # -- what can be looked at, between any two steps
+
+    @property
+    def state(self) -> State:
+        """Where the machine stands."""
+        return self._machine.state
+
+    @property
+    def phase(self) -> Phase:
+        """NORMAL, or what is being done with a checkpoint's records."""
+        return self._phase
+
+    @property
+    def offset(self) -> int | None:
+        """The offset of the next byte to read; None after libxc read from a pipe unseen."""
+        return self._offset
+
+    @property
+    def buffered(self) -> tuple[Record, ...]:
+        """The records that were read and not yet processed."""
+        return tuple(self._queue)
+
+    @property
+    def record_number(self) -> int:
+        """The number of the record that is being read or processed, from 1; 0 before the first."""
+        return self._record_number
+
+    @property
+    def checkpoints(self) -> int:
+        """How many checkpoints are whole."""
+        return self._checkpoints
+
+    @property
+    def failover(self) -> LibxlsrError | None:
+        """Why the stream broke off after its last whole checkpoint; None if it did not."""
+        return self._failover
+
+    # -- entry points
+
+    def start(self) -> None:
+        """Start reading with the stream header."""
+        assert not self._started
+        self._started = True
+        self._read(libxl.HEADER_SIZE, self._stream_header_done, "stream header")
+
+    def abort(self, reason: LibxlsrError | None = None) -> None:
+        """Give up. Does nothing when the stream is already at its end, good or bad."""
+        if self._machine.is_live:
+            self._stream_complete(reason if reason is not None else Aborted())
+
+    def advance(self, consumed: int | None) -> None:
+        """Somebody else (libxc) read this many bytes from the fd; None if that isn't known."""
+        if consumed is None or self._offset is None:
+            self._offset = None
+        else:
+            self._offset += consumed
+
+    def start_checkpoint(self, callback: Callable[[CheckpointReply], None]) -> None:
+        """libxc, being processed, met a CHECKPOINT and lends the fd: read this checkpoint's records.
+
+        ``callback`` is called once, on the event loop, with what libxc shall do.
+        """
+        assert self._phase is Phase.NORMAL
+        assert self._checkpoint_callback is None
+        if not self._machine.is_live:  # aborted while the request was on its way
+            self._ctx.call_soon(callback, CheckpointReply.ERROR)
+            return
+        self._checkpoint_callback = callback
+        self._phase = Phase.BUFFERING
+        self._order.start_checkpoint()
+        self._machine.record_processed()
+        self.stream_continue()
+
+    def libxc_failed_over(self, error: LibxlsrError) -> None:
+        """libxc, being processed, lost the stream and went back to its last whole checkpoint.
+
+        Called before the handler's ``done``; the stream is then complete, without END.
+        """
+        self._failover = error
+
+    # -- choosing the next action
+
+    def stream_continue(self) -> None:
+        """Choose and start the next action: read another record, or process a buffered one."""
+        assert not self._in_stream_continue, "stream_continue() must not run inside itself"
+        self._in_stream_continue = True
+        try:
+            self._next_action()
+        except LibxlsrError as error:
+            self._failed(self._located(error))
+        finally:
+            self._in_stream_continue = False
+
+    def _next_action(self) -> None:
+        """Loops over what finishes at once; returns when something is in flight, or at the end."""
+        while self._machine.state is State.PROCESS:
+            if self._phase is Phase.BUFFERING:
+                if self._queue[-1].type is not libxl.RecordType.CHECKPOINT_END:
+                    self._machine.record_processed()  # it waits in the queue for its checkpoint
+                    break
+                self._phase = Phase.UNBUFFERING
+            if not self._process_record(self._queue.popleft()):
+                return
+            self._after_record()
+        if self._machine.state is State.RECORD_HDR:
+            self._record_number += 1
+            self._record_offset = self._offset
+            self._incoming = None
+            self._processing = None
+            self._read(libxl.RECORD_HEADER_SIZE, self._record_header_done, "record header")
+
+    def _process_record(self, record: Record) -> bool:
+        """Act on one record; True when a further action is needed now."""
+        self._queued_bytes -= record.length
+        if record.type is libxl.RecordType.CHECKPOINT_END:
+            self._checkpoint_done(CheckpointReply.SUCCESS)
+            return False
+        self._processing = record
+        further_action = self._handler.process_record(record, self._record_processed)
+        if record.type is libxl.RecordType.END:
+            self._stream_complete(None)
+            return False
+        return further_action
+
+    def _after_record(self) -> None:
+        if self._phase is Phase.NORMAL:
+            self._machine.record_processed()
+
+    def _record_processed(self, error: LibxlsrError | None) -> None:
+        """The handler's callback for what it started."""
+        if not self._machine.is_live:
+            return
+        if error is not None:
+            self._failed(error)
+        elif self._failover is not None:
+            # libxc went back to the last whole checkpoint: that is the guest, and nothing follows.
+            self._stream_complete(None)
+        else:
+            self._after_record()
+            self.stream_continue()
+
+    # -- reading
+
+    def _read(self, nbytes: int, callback: Callable[[CopyResult], None], what: str) -> None:
+        self._source.read_exactly(nbytes, callback, what=what)
+
+    def _checked(self, result: CopyResult) -> bytearray:
+        """The bytes of a read, all of them; anything less is an error."""
+        if self._offset is not None:
+            self._offset += result.nbytes
+        if result.outcome is Outcome.EOF:
+            if self._machine.state is State.RECORD_HDR and result.nbytes == 0:
+                problem = "the stream ends without an END record"
+            else:
+                problem = f"the stream ends {result.nbytes} bytes into a {result.what}"
+            raise StreamError(problem, offset=self._offset, remedy=TRUNCATED)
+        if result.outcome is Outcome.FAILED:
+            assert result.error is not None
+            raise TargetError.from_oserror(result.error, "can't read the stream", call="read")
+        return result.data
+
+    def _stream_header_done(self, result: CopyResult) -> None:
+        start = self._offset or 0
+        try:
+            header = libxl.Header.decode(self._checked(result), start)
+            self._handler.stream_header(header)
+        except LibxlsrError as error:
+            self._failed(self._located(error))
+            return
+        self._machine.header_done()
+        self.stream_continue()
+
+    def _record_header_done(self, result: CopyResult) -> None:
+        try:
+            data = self._checked(result)
+            header = libxl.RecordHeader.decode(data, self._record_offset or 0)
+            self._incoming = header
+            if not header.is_optional:
+                self._order.check(libxl.RecordType(header.type), self._record_offset)
+        except LibxlsrError as error:
+            self._failed(self._located(error))
+            return
+        self._skip_remaining = header.padded_length if header.is_optional else 0
+        self._machine.record_header_done()
+        self._read_body(header)
+
+    def _read_body(self, header: libxl.RecordHeader) -> None:
+        """Read the body whole, or the next chunk of one that is skipped."""
+        chunk = min(self._skip_remaining, SKIP_CHUNK)
+        nbytes = chunk if header.is_optional else header.padded_length
+        self._read(nbytes, self._record_body_done, "record body")
+
+    def _record_body_done(self, result: CopyResult) -> None:
+        header = self._incoming
+        assert header is not None
+        offset = self._offset
+        try:
+            data = self._checked(result)
+            if header.is_optional:
+                self._skip_remaining -= len(data)
+                if self._skip_remaining:
+                    self._read_body(header)
+                    return
+            else:
+                body = decode_body(header, data, offset or 0)
+                self._enqueue(header, body)
+        except LibxlsrError as error:
+            self._failed(self._located(error))
+            return
+        self._machine.record_body_done()
+        if header.is_optional:
+            logger.debug("skipped optional %s", label(self._record_number, header.type))
+            self._machine.record_processed()
+        self.stream_continue()
+
+    def _enqueue(self, header: libxl.RecordHeader, body: Body) -> None:
+        self._queued_bytes += header.length
+        if self._queued_bytes > libxl.RECORD_LENGTH_MAX:
+            raise StreamError(
+                "the records of one checkpoint take more memory than a record may",
+                offset=self._record_offset,
+                expected=f"at most {libxl.RECORD_LENGTH_MAX} bytes",
+            )
+        record_type = libxl.RecordType(header.type)
+        self._queue.append(
+            Record(record_type, header.length, self._record_number, self._record_offset, body)
+        )
+
+    # -- the ends of things
+
+    def _failed(self, error: LibxlsrError) -> None:
+        """Something went wrong: a checkpoint may survive it, the stream does not."""
+        if self._phase is Phase.BUFFERING and self._checkpoints:
+            logger.warning("checkpoint %d broke off: %s", self._checkpoints + 1, error)
+            self._failover = error
+            self._source.kill()
+            self._drop_queue()
+            self._machine.checkpoint_failover()
+            self._checkpoint_done(CheckpointReply.FAILOVER)
+        else:
+            self._stream_complete(error)
+
+    def _located(self, error: LibxlsrError) -> LibxlsrError:
+        """The error with its record named, and without an offset that isn't known."""
+        if not isinstance(error, StreamError):
+            return error
+        if self._processing is not None:
+            error.record = str(self._processing)
+        elif self._incoming is not None:
+            error.record = label(self._record_number, self._incoming.type)
+        elif self._machine.state is not State.HEADER:
+            error.record = f"record {self._record_number}"
+        if self._offset is None:
+            error.offset = None
+        return error
+
+    def _checkpoint_done(self, reply: CheckpointReply) -> None:
+        """Give the fd back to libxc. The phase is left first: the callback may be quick."""
+        callback = self._checkpoint_callback
+        assert callback is not None
+        self._checkpoint_callback = None
+        self._phase = Phase.NORMAL
+        if reply is CheckpointReply.SUCCESS:
+            self._checkpoints += 1
+        self._ctx.call_soon(callback, reply)
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._incoming = None
+
+    def _stream_complete(self, error: LibxlsrError | None) -> None:
+        """The one way out: the machine first, then what is registered, then the news."""
+        if error is None:
+            self._machine.complete()
+        else:
+            self._machine.fail()
+        self._source.kill()
+        self._drop_queue()
+        if self._checkpoint_callback is not None:
+            self._checkpoint_done(CheckpointReply.ERROR)
+        self._ctx.call_soon(self._on_done, error)
