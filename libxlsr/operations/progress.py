@@ -1,0 +1,68 @@
+"""What a restore says of itself while it runs, and at its end."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from libxlsr.errors import LibxlsrError
+from libxlsr.targets.base import Restored
+
+
+class Phase(enum.Enum):
+    """What a restore is busy with."""
+
+    OPENING = "opening"
+    PREPARING = "preparing"
+    MEMORY = "memory"
+    """libxc's part: memory, vCPUs, everything that Xen knows of the guest."""
+    RECORDS = "records"
+    """libxl's records: the device model's."""
+    FINISHING = "finishing"
+    UNDOING = "undoing"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a restore has come. Sizes are in bytes, times in seconds."""
+
+    phase: Phase
+    position: int
+    """Bytes of the input that were read; of the compressed one where it is compressed."""
+    total: int | None
+    """The size of the input, where it has one."""
+    frames: int
+    """Frames with contents that were read; 0 where libxenguest does not tell."""
+    elapsed: float
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second so far."""
+        return self.position / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds to go at this rate; None where that can't be said."""
+        if self.total is None or self.rate == 0:
+            return None
+        return max(0.0, (self.total - self.position) / self.rate)
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What came of a restore that succeeded."""
+
+    guest: Restored
+    image_kind: str
+    """"xl", "libxl" or "libxc"."""
+    compression: str | None
+    stream_bytes: int | None
+    """The length of the plain stream; None where libxenguest read it from a pipe."""
+    libxl_records: int
+    checkpoints: int
+    failover: LibxlsrError | None
+    """Why a checkpointed stream broke off; the guest is then as of its last checkpoint."""
+    seconds: float
+    phases: Mapping[Phase, float]
+    """Seconds that each phase took."""

@@ -1,0 +1,444 @@
+"""Restoring a guest: opening, reader and target joined into one operation.
+
+The chain of events::
+
+    start → Opening → _opened ─ libxl ─→ StreamReader ⇄ process_record ⇄ target
+                               └ libxc ─→ target.restore_libxc
+          → _stream_done → _check_end → target.finish → Opening.close → ao.complete
+
+Up to three tasks run at once: the opening's decompressor, the reader, and one call of the target.
+Whatever fails first is the operation's error. Then every task is told to stop, and when all have
+(``_check_all_finished``, the only place that goes on from there) the target rolls back and the ao
+fails. Each task reports its own end exactly once, so nothing completes twice.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+
+from libxlsr.errors import LibxlsrError, StreamError
+from libxlsr.events import Ao, Context, CopyResult, Outcome
+from libxlsr.formats import libxl
+from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.operations.progress import Phase, Progress, RestoreResult
+from libxlsr.source import Opened, Opening
+from libxlsr.stream.machine import Trace
+from libxlsr.stream.reader import StreamReader
+from libxlsr.stream.record import Record
+from libxlsr.targets.base import (
+    CheckpointDone,
+    Done,
+    ImageDescription,
+    LibxcOutcome,
+    LibxcStream,
+    Restored,
+    Target,
+)
+
+
+def restore_ao(
+    ctx: Context,
+    fd: int,
+    target: Target,
+    *,
+    on_done: Callable[[Ao[RestoreResult]], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    deadline: float | None = None,
+    to_eof: bool = False,
+    trace: Trace | None = None,
+) -> Ao[RestoreResult]:
+    """Start restoring the image on ``fd`` into ``target``, on the caller's own event loop.
+
+    The fd stays the caller's; don't touch it before the ao is done. Afterwards it stands right
+    behind the stream's END record (unless the image was compressed), in the blocking mode in which
+    it came. ``to_eof`` refuses anything that follows END: right for a file, wrong for a migration's
+    connection. ``deadline`` is in seconds from now. ``trace`` is told each transition of the
+    stream's machine.
+
+    The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
+    been undone.
+    """
+    ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
+    _Restore(ctx, fd, target, ao, to_eof=to_eof, trace=trace).start()
+    return ao
+
+
+class _Restore:
+    """One restore. It is the reader's record handler and the target's hooks."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        fd: int,
+        target: Target,
+        ao: Ao[RestoreResult],
+        *,
+        to_eof: bool,
+        trace: Trace | None,
+    ) -> None:
+        self._ctx = ctx
+        self._fd = fd
+        self._target = target
+        self._ao = ao
+        self._to_eof = to_eof
+        self._trace = trace
+        self._error: LibxlsrError | None = None
+        self._opening: Opening | None = Opening(
+            ctx,
+            fd,
+            on_opened=self._opened,
+            on_failed=self._opening_failed,
+            on_progress=self.progress,
+            on_closed=self._opening_closed,
+        )
+        self._image: Opened | None = None
+        self._reader: StreamReader | None = None
+        self._header: libxl.Header | None = None
+        self._target_busy = False
+        self._lent: tuple[int, bool] | None = None
+        self._libxc: LibxcOutcome | None = None
+        self._restored: Restored | None = None
+        self._emulator_context_seen = False
+        self._counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
+        self._total = _size_left(fd)
+        self._started = ctx.now()
+        self._phase = Phase.OPENING
+        self._phase_started = self._started
+        self._phases: dict[Phase, float] = {}
+
+    def start(self) -> None:
+        self._ao.set_abort_handler(self._fail)
+        assert self._opening is not None
+        self._opening.start()
+
+    # -- the way there
+
+    def _opened(self, image: Opened) -> None:
+        self._image = image
+        if image.kind == "libxc":
+            self._prepare(self._bare_libxc)
+            return
+        self._reader = StreamReader(
+            self._ctx,
+            image.source,
+            self,
+            self._stream_done,
+            offset=image.offset,
+            trace=self._trace,
+        )
+        self._reader.start()
+
+    def _prepare(self, done: Done) -> None:
+        assert self._image is not None
+        self._enter(Phase.PREPARING)
+        description = ImageDescription(self._image.config, self._header)
+        self._target_call(lambda finished: self._target.prepare(description, self, finished), done)
+
+    def _bare_libxc(self, error: LibxlsrError | None) -> None:
+        if error is not None:
+            self._fail(error)
+        else:
+            self._restore_libxc(0, self._stream_done)
+
+    def _restore_libxc(self, offset: int, done: Done) -> None:
+        """Lend the fd to the target until its libxc part has ended."""
+        assert self._image is not None
+        self._enter(Phase.MEMORY)
+        source = self._image.source
+        stream = LibxcStream(source.fd, offset, source.take_prefix())
+        self._lend(source.fd)
+        self._target_busy = True
+
+        def finished(outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
+            self._target_busy = False
+            self._take_back()
+            self._libxc = outcome
+            if outcome is not None:
+                self._libxc_done(outcome)
+            if self._error is not None:
+                self._check_all_finished()
+            else:
+                self._enter(Phase.RECORDS)
+                done(error)
+
+        self._target.restore_libxc(stream, finished)
+
+    def _libxc_done(self, outcome: LibxcOutcome) -> None:
+        if self._reader is not None:
+            self._reader.advance(outcome.consumed)
+            if outcome.failover is not None:
+                self._reader.libxc_failed_over(outcome.failover)
+
+    def _lend(self, fd: int) -> None:
+        """libxenguest's read_exact() fails on EAGAIN (libs/ctrl/xc_private.c): make fd block."""
+        self._lent = (fd, os.get_blocking(fd))
+        os.set_blocking(fd, True)
+
+    def _take_back(self) -> None:
+        assert self._lent is not None
+        fd, blocking = self._lent
+        self._lent = None
+        os.set_blocking(fd, blocking)
+
+    # -- the reader's record handler
+
+    def stream_header(self, header: libxl.Header) -> None:
+        """The stream header is valid."""
+        self._header = header
+
+    def process_record(self, record: Record, done: Done) -> bool:
+        """Act on a record; see `libxlsr.stream.reader.RecordHandler`."""
+        if record.type is libxl.RecordType.END:
+            self._check_complete(record)
+            return True
+        if record.type is libxl.RecordType.LIBXC_CONTEXT:
+            assert self._reader is not None
+            offset = self._reader.offset
+            assert offset is not None
+
+            def prepared(error: LibxlsrError | None) -> None:
+                if error is not None:
+                    done(error)
+                else:
+                    self._restore_libxc(offset, done)
+
+            self._prepare(prepared)
+            return False
+        self._check_emulator_record(record)
+        body = record.body
+        if isinstance(body, libxl.EmulatorXenstoreData):
+            keys = body
+            self._target_call(
+                lambda finished: self._target.emulator_xenstore_data(keys, finished), done
+            )
+        else:
+            assert isinstance(body, libxl.EmulatorContext)
+            context = body
+            self._emulator_context_seen = True
+            self._target_call(
+                lambda finished: self._target.emulator_context(context, finished), done
+            )
+        return False
+
+    def _domain_type(self) -> str | None:
+        """What is known of it by now: "pv", "pvh", "hvm"; None for HVM or PVH without a config."""
+        assert self._image is not None
+        if self._image.config is not None:
+            return self._image.config.domain_type
+        return "pv" if self._libxc is not None and self._libxc.guest_kind == "pv" else None
+
+    def _check_emulator_record(self, record: Record) -> None:
+        if self._domain_type() in ("pv", "pvh"):
+            raise StreamError(
+                f"a {self._domain_type()} guest has no device model",
+                offset=record.offset,
+                expected="such a record for HVM guests only",
+            )
+
+    def _check_complete(self, record: Record) -> None:
+        if self._domain_type() == "hvm" and not self._emulator_context_seen:
+            raise StreamError(
+                "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
+                offset=record.offset,
+                expected="the device model's state",
+                remedy="the image is damaged, or its sender was: save the guest again",
+            )
+
+    # -- the target's hooks
+
+    def progress(self, counters: Mapping[str, int]) -> None:
+        """Counters grew; see `libxlsr.targets.TargetHooks`."""
+        for name in self._counters:
+            self._counters[name] = max(self._counters[name], counters.get(name, 0))
+        self._report()
+
+    def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
+        """libxc met a CHECKPOINT; see `libxlsr.targets.TargetHooks`."""
+        reader = self._reader
+        if reader is None:  # a bare libxc stream has no libxl records between its checkpoints
+            done(CheckpointReply.SUCCESS, consumed)
+            return
+        reader.advance(consumed)
+        self._take_back()
+        assert self._image is not None
+        fd = self._image.source.fd
+
+        def finished(reply: CheckpointReply) -> None:
+            self._lend(fd)
+            done(reply, reader.offset or 0)
+
+        reader.start_checkpoint(finished)
+
+    # -- the end
+
+    def _stream_done(self, error: LibxlsrError | None) -> None:
+        if error is not None:
+            self._fail(error)
+        elif self._error is not None:
+            self._check_all_finished()
+        elif self._to_eof and not self._failed_over():
+            assert self._image is not None
+            self._image.source.read_exactly(1, self._check_end, what="end of the file")
+        else:
+            self._finish()
+
+    def _failed_over(self) -> LibxlsrError | None:
+        if self._reader is not None:
+            return self._reader.failover
+        return None if self._libxc is None else self._libxc.failover
+
+    def _check_end(self, result: CopyResult) -> None:
+        if result.outcome is Outcome.EOF:
+            self._finish()
+            return
+        offset = None if self._reader is None else self._reader.offset
+        self._fail(
+            StreamError(
+                "something follows the end of the image",
+                offset=offset,
+                expected="the end of the file",
+                remedy="cut it off, or pipe the image in to have it ignored",
+            )
+        )
+
+    def _finish(self) -> None:
+        self._enter(Phase.FINISHING)
+        self._target_busy = True
+
+        def finished(restored: Restored | None, error: LibxlsrError | None) -> None:
+            self._target_busy = False
+            if restored is not None:
+                # The guest is there, and an abort that came too late can't unmake it.
+                self._error = None
+                self._restored = restored
+                self._close_opening()
+            elif self._error is not None:
+                self._check_all_finished()
+            else:
+                assert error is not None
+                self._fail(error)
+
+        self._target.finish(finished)
+
+    def _close_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.close()
+        else:
+            self._opening_closed()
+
+    def _opening_closed(self) -> None:
+        self._opening = None
+        if self._restored is None:
+            self._check_all_finished()
+            return
+        now = self._ctx.now()
+        self._enter(Phase.FINISHING)
+        reader = self._reader
+        assert self._image is not None
+        self._ao.complete(
+            RestoreResult(
+                guest=self._restored,
+                image_kind=self._image.kind,
+                compression=self._image.compression,
+                stream_bytes=reader.offset if reader is not None else self._bare_length(),
+                libxl_records=0 if reader is None else reader.record_number,
+                checkpoints=0 if reader is None else reader.checkpoints,
+                failover=self._failed_over(),
+                seconds=now - self._started,
+                phases=dict(self._phases),
+            )
+        )
+
+    def _bare_length(self) -> int | None:
+        return None if self._libxc is None else self._libxc.consumed
+
+    # -- failure
+
+    def _opening_failed(self, error: LibxlsrError) -> None:
+        """Data that can't be decompressed is the cause of whatever its reader complained of."""
+        if self._restored is not None:
+            return
+        if self._error is not None and self._ao.aborting is None:
+            error.later.append(self._error)
+            self._error = error
+        else:
+            self._fail(error)
+
+    def _fail(self, error: LibxlsrError) -> None:
+        """The first error: tell every task to stop. Also the ao's abort handler."""
+        if self._error is not None or self._restored is not None:
+            return
+        self._error = error
+        self._enter(Phase.UNDOING)
+        if self._image is not None:
+            self._image.source.kill()
+        if self._reader is not None:
+            self._reader.abort(error)
+        if self._target_busy:
+            self._target.abort(error)
+        if self._opening is not None:
+            self._opening.close()
+        else:
+            self._ctx.call_soon(self._check_all_finished)
+
+    def _check_all_finished(self) -> None:
+        """When every task has stopped: undo, once, and report the first error."""
+        if self._target_busy or self._opening is not None:
+            return
+        error = self._error
+        assert error is not None
+        self._target_busy = True
+
+        def rolled_back(undo_error: LibxlsrError | None) -> None:
+            if undo_error is not None:
+                error.later.append(undo_error)
+            self._ao.abort(error)
+            self._ao.fail(error)
+
+        self._target.rollback(rolled_back)
+
+    # -- small things
+
+    def _target_call(self, call: Callable[[Done], None], done: Done) -> None:
+        """Make one call of the target; go on with ``done`` unless the restore has failed since."""
+        self._target_busy = True
+
+        def finished(error: LibxlsrError | None) -> None:
+            self._target_busy = False
+            if self._error is not None:
+                self._check_all_finished()
+            else:
+                done(error)
+
+        call(finished)
+
+    def _enter(self, phase: Phase) -> None:
+        now = self._ctx.now()
+        spent = self._phases.get(self._phase, 0.0) + now - self._phase_started
+        self._phases[self._phase] = spent
+        self._phase = phase
+        self._phase_started = now
+        self._report()
+
+    def _report(self) -> None:
+        compressed = self._opening is not None and self._opening.compression is not None
+        position = self._counters["source_bytes" if compressed else "bytes"]
+        self._ao.progress(
+            Progress(
+                phase=self._phase,
+                position=position,
+                total=self._total,
+                frames=self._counters["frames"],
+                elapsed=self._ctx.now() - self._started,
+            )
+        )
+
+
+def _size_left(fd: int) -> int | None:
+    """Bytes from here to the end of a regular file; None for anything else."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))
