@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import NamedTuple, Optional, cast
+from typing import NamedTuple, cast
 
 from libxlsr.errors import BackendUnavailable
 from libxlsr.xen.rawlib import FFI, Lib
@@ -28,7 +28,7 @@ class Backend(NamedTuple):
     lib: Lib
 
 
-_loaded: Optional[Backend] = None
+_loaded: Backend | None = None
 
 
 def load() -> Backend:

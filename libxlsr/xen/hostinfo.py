@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Optional
 
 PAGE_SIZE = 4096
 
@@ -61,12 +60,12 @@ class DomainInfo:
     paused: bool
     blocked: bool
     running: bool
-    shutdown_reason: Optional[int]
+    shutdown_reason: int | None
     total_bytes: int
     max_bytes: int
     outstanding_bytes: int
     cpu_time_ns: int
     online_vcpus: int
-    max_vcpu_id: Optional[int]
+    max_vcpu_id: int | None
     """None where the domain has no vCPU."""
     cpupool: int

@@ -2,20 +2,24 @@
 
 One ``ToolLog`` belongs to one handle. Its lines go to the logger ``libxlsr.xen`` (each record
 carries ``xtl_context`` and ``xtl_errno``) or to a sink of the caller's, its progress reports to a
-sink of the caller's. It remembers the last line that was a warning or worse, so that an error can
-carry it.
+sink of the caller's. It remembers the last lines that were a warning or worse, so that an error
+can carry them: the cause is often not the last, after it comes what failed because of it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Callable, NamedTuple, Optional
+from collections import deque
+from typing import Callable, NamedTuple
 
 from libxlsr.xen.backend import Backend, load
 from libxlsr.xen.rawlib import CData
 
 log = logging.getLogger("libxlsr.xen")
+
+LAST_LINES = 3
+"""How many lines an error carries."""
 
 
 class LogLine(NamedTuple):
@@ -23,7 +27,7 @@ class LogLine(NamedTuple):
     library gave none."""
 
     level: int
-    errno: Optional[int]
+    errno: int | None
     context: str
     text: str
 
@@ -48,15 +52,15 @@ class ToolLog:
     def __init__(
         self,
         *,
-        on_line: Optional[Callable[[LogLine], None]] = None,
-        on_progress: Optional[Callable[[ToolProgress], None]] = None,
+        on_line: Callable[[LogLine], None] | None = None,
+        on_progress: Callable[[ToolProgress], None] | None = None,
     ) -> None:
         self._backend = load()
         _bind(self._backend)
         self._on_line = on_line or _to_logging
         self._on_progress = on_progress
-        self._last: Optional[LogLine] = None
-        self._failure: Optional[BaseException] = None
+        self._last: deque[LogLine] = deque(maxlen=LAST_LINES)
+        self._failure: BaseException | None = None
         ffi, lib = self._backend
         self._handle = ffi.new_handle(self)
         self._logger = ffi.new("struct xlsr_logger *")
@@ -73,10 +77,11 @@ class ToolLog:
             self._logger, level, errno, context.encode(), text.encode()
         )
 
-    def take_last(self) -> Optional[str]:
-        """The last warning or error since this was last asked, and forget it."""
-        line, self._last = self._last, None
-        return None if line is None else str(line)
+    def take_last(self) -> str | None:
+        """The last warnings and errors since this was last asked, and forget them."""
+        lines = "; ".join(dict.fromkeys(str(line) for line in self._last))
+        self._last.clear()
+        return lines or None
 
     def raise_parked(self) -> None:
         """Raise what a sink raised while C code was calling it."""
@@ -86,7 +91,7 @@ class ToolLog:
 
     def _message(self, line: LogLine) -> None:
         if line.level >= logging.WARNING:
-            self._last = line
+            self._last.append(line)
         self._on_line(line)
 
     def _progress(self, report: ToolProgress) -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import errno
 import itertools
-from typing import Callable, Optional
+import logging
+import os
+from typing import Callable
 
 from libxlsr.errors import TargetError
 from libxlsr.events import READ, Context, FdEvent
 from libxlsr.xen.xenstore import Xenstore
+
+log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -21,7 +25,7 @@ class Watch:
 
     def __init__(self, watches: Watches, path: str, token: str, callback: Callable[[str], None]):
         self.path = path
-        self._watches: Optional[Watches] = watches
+        self._watches: Watches | None = watches
         self._token = token
         self._callback = callback
 
@@ -39,7 +43,8 @@ class Watch:
 class Watches:
     """All watches of one connection on one event loop.
 
-    The fd is registered while there is a watch, and not otherwise.
+    The fd is registered while there is a watch, and not otherwise. When the connection breaks, it
+    is logged and no watch fires any more: a wait for one needs a deadline of its own.
     """
 
     def __init__(self, ctx: Context, xenstore: Xenstore) -> None:
@@ -47,7 +52,7 @@ class Watches:
         self._xenstore = xenstore
         self._tokens = itertools.count(1)
         self._active: dict[str, Watch] = {}
-        self._fd_event: Optional[FdEvent] = None
+        self._fd_event: FdEvent | None = None
 
     def watch(self, path: str, callback: Callable[[str], None]) -> Watch:
         """Call ``callback(changed_path)`` at once and after each change of the node or below it.
@@ -80,13 +85,18 @@ class Watches:
             watch.close()
 
     def _remove(self, path: str, token: str) -> None:
-        self._forget(token)
-        self._xenstore.lib.xs_unwatch(self._xenstore.pointer, path.encode(), token.encode())
+        if token in self._active:
+            self._forget(token)
+            self._xenstore.lib.xs_unwatch(self._xenstore.pointer, path.encode(), token.encode())
 
     def _forget(self, token: str) -> None:
         self._active.pop(token, None)
-        if not self._active and self._fd_event is not None:
-            event, self._fd_event = self._fd_event, None
+        if not self._active:
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        event, self._fd_event = self._fd_event, None
+        if event is not None:
             event.deregister()
 
     def _readable(self, _events: int) -> None:
@@ -94,11 +104,11 @@ class Watches:
         while self._active:
             event = lib.xs_check_watch(self._xenstore.pointer)
             if event == ffi.NULL:
-                if ffi.errno in (errno.EAGAIN, errno.EINTR):
-                    return
-                raise TargetError(
-                    "xenstore: the connection broke", errno=ffi.errno, call="xs_check_watch"
-                )
+                if ffi.errno not in (errno.EAGAIN, errno.EINTR):
+                    log.error("the connection to xenstored broke: %s", os.strerror(ffi.errno))
+                    self._active.clear()
+                    self._stop_listening()
+                return
             try:
                 path = ffi.string(event[0]).decode("utf-8", "surrogateescape")
                 token = ffi.string(event[1]).decode("utf-8", "surrogateescape")

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Optional
 
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.xen import backend
@@ -57,7 +56,7 @@ class Xenctrl:
     Not thread-safe, and not usable after fork. Log lines go where ``log`` sends them.
     """
 
-    def __init__(self, log: Optional[ToolLog] = None) -> None:
+    def __init__(self, log: ToolLog | None = None) -> None:
         """Open it. Raises ``BackendUnavailable`` where there is no Xen, ``TargetError`` where
         Xen is there but says no (not root), and refuses a Xen that the module was not built for.
         """
@@ -66,7 +65,7 @@ class Xenctrl:
         self.lib: Lib = loaded.lib
         self.log = log or ToolLog()
         pointer = self.log.pointer
-        self._xch: Optional[CData] = self.lib.xc_interface_open(pointer, pointer, 0)
+        self._xch: CData | None = self.lib.xc_interface_open(pointer, pointer, 0)
         if self._xch == self.ffi.NULL:
             self._xch = None
             raise self._cannot_open(self.ffi.errno)
@@ -99,9 +98,9 @@ class Xenctrl:
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -298,7 +297,7 @@ class Xenctrl:
             f"destroy domain {domid}",
         )
 
-    def domain_info(self, domid: int) -> Optional[DomainInfo]:
+    def domain_info(self, domid: int) -> DomainInfo | None:
         """What Xen knows of the domain, None where there is no such domain."""
         info = self.ffi.new("xc_domaininfo_t *")
         result = self.lib.xlsr_domain_getinfo(self.handle, domid, info)
@@ -377,7 +376,7 @@ class Xenctrl:
     # Scheduling.
 
     def sched_params_set(
-        self, domid: int, *, weight: Optional[int] = None, cap: Optional[int] = None
+        self, domid: int, *, weight: int | None = None, cap: int | None = None
     ) -> bool:
         """Set weight and cap with the host's scheduler; the ones that are None stay as they are.
 
@@ -416,8 +415,8 @@ class Xenctrl:
         domid: int,
         vcpu: int,
         *,
-        hard: Optional[Iterable[int]] = None,
-        soft: Optional[Iterable[int]] = None,
+        hard: Iterable[int] | None = None,
+        soft: Iterable[int] | None = None,
     ) -> None:
         """Say on which physical CPUs a vCPU may run (hard) and should run (soft)."""
         lib = self.lib

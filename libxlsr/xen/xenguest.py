@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Callable, Optional, Protocol
+from typing import Callable, Protocol
 
 from libxlsr.errors import TargetError
 from libxlsr.xen.backend import Backend, load
@@ -80,7 +80,7 @@ class _Payload:
 
     def __init__(self, callbacks: RestoreCallbacks) -> None:
         self.callbacks = callbacks
-        self.failure: Optional[BaseException] = None
+        self.failure: BaseException | None = None
 
     def call(self, answer: Callable[[], int], on_failure: int) -> int:
         try:
@@ -97,8 +97,9 @@ def domain_restore(
     """``xc_domain_restore``: read a libxc stream from the fd up to its END record, and no further.
 
     Blocks until then, without holding the interpreter's lock. Raises what a callback raised, or
-    ``TargetError`` with the errno and libxenguest's last log line. A malformed stream can make
-    libxenguest abort the process: call it in one that may die.
+    ``TargetError`` with libxenguest's last log lines, and with an errno unless it is the bytes
+    that libxenguest refused. A malformed stream can make it abort the process: call it in one
+    that may die.
     """
     loaded = load()
     _bind(loaded)
@@ -107,6 +108,7 @@ def domain_restore(
     handle = ffi.new_handle(payload)
     store_gfn = ffi.new("unsigned long *")
     console_gfn = ffi.new("unsigned long *")
+    ffi.errno = 0  # libxenguest leaves it alone where it is the bytes that are wrong
     result = lib.xlsr_domain_restore(
         xenctrl.handle,
         request.io_fd,
@@ -156,9 +158,9 @@ class PolicyRefused:
     """Which entry of a CPU policy the host can't give: a CPUID leaf or an MSR."""
 
     errno: int
-    leaf: Optional[int]
-    subleaf: Optional[int]
-    msr: Optional[int]
+    leaf: int | None
+    subleaf: int | None
+    msr: int | None
 
     def __str__(self) -> str:
         if self.leaf is not None:
@@ -171,7 +173,7 @@ class PolicyRefused:
 
 def set_domain_cpu_policy(
     xenctrl: Xenctrl, domid: int, leaves: bytes, msrs: bytes
-) -> Optional[PolicyRefused]:
+) -> PolicyRefused | None:
     """``xc_set_domain_cpu_policy`` with the bodies of X86_CPUID_POLICY and X86_MSR_POLICY.
 
     The records hold arrays of ``xen_cpuid_leaf_t`` (24 bytes) and ``xen_msr_entry_t`` (16 bytes).

@@ -12,7 +12,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Callable, NamedTuple, Optional, TypeVar
+from typing import Callable, NamedTuple, TypeVar
 
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.xen import backend
@@ -56,7 +56,7 @@ class Nodes:
         self._owner = owner
         self._t = transaction
 
-    def read(self, path: str) -> Optional[str]:
+    def read(self, path: str) -> str | None:
         """The node's value; None where there is no such node."""
         ffi, lib = self._owner.ffi, self._owner.lib
         length = ffi.new("unsigned int *")
@@ -93,7 +93,7 @@ class Nodes:
         self._absent_or_raise("xs_rm", f"remove {path}")
         return False
 
-    def directory(self, path: str) -> Optional[list[str]]:
+    def directory(self, path: str) -> list[str] | None:
         """The names of the nodes right below; None where there is no such node."""
         ffi, lib = self._owner.ffi, self._owner.lib
         count = ffi.new("unsigned int *")
@@ -106,7 +106,7 @@ class Nodes:
         finally:
             lib.free(names)
 
-    def get_permissions(self, path: str) -> Optional[list[Permission]]:
+    def get_permissions(self, path: str) -> list[Permission] | None:
         """The node's permissions; None where there is no such node."""
         ffi, lib = self._owner.ffi, self._owner.lib
         count = ffi.new("unsigned int *")
@@ -172,7 +172,7 @@ class Xenstore(Nodes):
         self.ffi: FFI = loaded.ffi
         self.lib: Lib = loaded.lib
         super().__init__(self, 0)
-        self._xsh: Optional[CData] = self.lib.xs_open(0)
+        self._xsh: CData | None = self.lib.xs_open(0)
         if self._xsh == self.ffi.NULL:
             self._xsh = None
             number = self.ffi.errno
@@ -191,9 +191,9 @@ class Xenstore(Nodes):
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

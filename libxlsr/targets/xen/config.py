@@ -12,7 +12,7 @@ import copy
 import re
 import uuid
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
@@ -70,10 +70,10 @@ class DomainConfig:
     max_memkb: int
     target_memkb: int
     video_memkb: int
-    shadow_memkb: Optional[int]
+    shadow_memkb: int | None
     """None: computed from memory and vCPUs (``memory.paging_memkb``)."""
 
-    hap: Optional[bool]
+    hap: bool | None
     """None: where the host has it."""
 
     oos: bool
@@ -88,7 +88,7 @@ class DomainConfig:
     """-1: Xen's default; so with the next."""
 
     max_maptrack_frames: int
-    max_grant_version: Optional[int]
+    max_grant_version: int | None
     """None: the host's highest."""
 
     vmtrace_buf_kb: int
@@ -99,12 +99,12 @@ class DomainConfig:
     rtc_timeoffset: int
     localtime: bool
     slack_memkb: int
-    pool_name: Optional[str]
+    pool_name: str | None
     ssidref: int
     passthrough: str
     device_model_version: str
-    weight: Optional[int]
-    cap: Optional[int]
+    weight: int | None
+    cap: int | None
     vcpu_hard_affinity: tuple[frozenset[int], ...]
     vcpu_soft_affinity: tuple[frozenset[int], ...]
     nodemap: frozenset[int]
@@ -196,7 +196,7 @@ def read_config(config: xl.Config) -> DomainConfig:
 
 
 def _for_userdata(
-    config: xl.Config, video_memkb: int, msr_relaxed: bool, pirq: Optional[bool]
+    config: xl.Config, video_memkb: int, msr_relaxed: bool, pirq: bool | None
 ) -> dict[str, Any]:
     """What libxl__update_domain_configuration writes down of what was decided."""
     tree = copy.deepcopy(config.json)
@@ -237,7 +237,7 @@ class _Reader:
         value = self.optional_limit(*path, maximum=2**31 - 1)
         return -1 if value is None else value
 
-    def optional_limit(self, *path: str, maximum: int) -> Optional[int]:
+    def optional_limit(self, *path: str, maximum: int) -> int | None:
         value = self._config.integer(*path, minimum=-1, maximum=LIBXL_DEFAULT_GRANT)
         if value is None or value in (-1, LIBXL_DEFAULT_GRANT):
             return None
@@ -245,7 +245,7 @@ class _Reader:
             raise self._wrong(path, f"is {value}", f"at most {maximum}")
         return value
 
-    def sched(self, name: str) -> Optional[int]:
+    def sched(self, name: str) -> int | None:
         value = self._config.integer("b_info", "sched_params", name, minimum=-1, maximum=0xFFFF)
         return None if value == -1 else value
 
@@ -292,7 +292,7 @@ class _Reader:
                 counts[kind] = len(value)
         return counts
 
-    def _wrong(self, path: tuple[str, ...], what: str, expected: Optional[str]) -> StreamError:
+    def _wrong(self, path: tuple[str, ...], what: str, expected: str | None) -> StreamError:
         return StreamError(
             f"{'.'.join(path)} {what}",
             offset=self._config.offset,

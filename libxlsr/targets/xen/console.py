@@ -6,7 +6,7 @@ domcreate_attach_devices (libxl_create.c).
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
@@ -71,7 +71,7 @@ def _add_nodes(nodes: Transaction, state: BuildState, console_gfn: int) -> None:
 
 
 def _write(
-    nodes: Nodes, under: str, values: dict[str, str], permissions: Optional[list[Permission]]
+    nodes: Nodes, under: str, values: dict[str, str], permissions: list[Permission] | None
 ) -> None:
     for key, value in values.items():
         nodes.write(f"{under}/{key}", value)
@@ -88,7 +88,7 @@ class TtyWait:
         xenstore: Xenstore,
         watches: Watches,
         domid: int,
-        done: Callable[[Optional[LibxlsrError]], None],
+        done: Callable[[LibxlsrError | None], None],
     ) -> None:
         self._xenstore = xenstore
         self._done = done
@@ -107,7 +107,7 @@ class TtyWait:
         self._watch.close()
 
     def _changed(self, _path: str) -> None:
-        error: Optional[LibxlsrError] = None
+        error: LibxlsrError | None = None
         try:
             if not self._xenstore.read(self._path):
                 return

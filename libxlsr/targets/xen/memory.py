@@ -5,7 +5,7 @@ Xen's own need for a domain is small but real: without room for it the restore f
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
@@ -59,7 +59,7 @@ class Ballooning:
         xenctrl: Xenctrl,
         xenstore: Xenstore,
         needed: int,
-        done: Callable[[Optional[LibxlsrError]], None],
+        done: Callable[[LibxlsrError | None], None],
     ) -> None:
         self._ctx = ctx
         self._xenctrl = xenctrl

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from libxlsr.errors import LibxlsrError, TargetError, UsageError
 from libxlsr.events import Context, TimeEvent
@@ -67,7 +67,7 @@ class XenOptions:
     """
 
     overrides: Sequence[tuple[str, str]] = ()
-    config: Optional[xl.Config] = None
+    config: xl.Config | None = None
     paused: bool = False
     balloon: bool = False
 
@@ -77,25 +77,25 @@ class XenTarget:
 
     name = "xen"
 
-    def __init__(self, ctx: Context, options: Optional[XenOptions] = None) -> None:
+    def __init__(self, ctx: Context, options: XenOptions | None = None) -> None:
         self._ctx = ctx
         self._options = options or XenOptions()
-        self._hooks: Optional[TargetHooks] = None
-        self._config: Optional[DomainConfig] = None
-        self._xenctrl: Optional[Xenctrl] = None
-        self._xenstore: Optional[Xenstore] = None
-        self._watches: Optional[Watches] = None
-        self._state: Optional[create.BuildState] = None
-        self._domid: Optional[int] = None
+        self._hooks: TargetHooks | None = None
+        self._config: DomainConfig | None = None
+        self._xenctrl: Xenctrl | None = None
+        self._xenstore: Xenstore | None = None
+        self._watches: Watches | None = None
+        self._state: create.BuildState | None = None
+        self._domid: int | None = None
         self._store_gfn = self._console_gfn = 0
         self._undo = Undo()
-        self._helper: Optional[Helper] = None
-        self._waiting: Optional[Callable[[], None]] = None
-        self._fail: Optional[Callable[[LibxlsrError], None]] = None
-        self._timer: Optional[TimeEvent] = None
+        self._helper: Helper | None = None
+        self._waiting: Callable[[], None] | None = None
+        self._fail: Callable[[LibxlsrError], None] | None = None
+        self._timer: TimeEvent | None = None
 
     @property
-    def domid(self) -> Optional[int]:
+    def domid(self) -> int | None:
         """The new domain's id, once there is one."""
         return self._domid
 
@@ -119,7 +119,7 @@ class XenTarget:
             if memory.missing_memkb(config, host, hap):
                 needed = memory.needed_memkb(config, hap)
 
-                def ballooned(error: Optional[LibxlsrError]) -> None:
+                def ballooned(error: LibxlsrError | None) -> None:
                     self._waiting = self._fail = None
                     self._make_domain(done) if error is None else done(error)
 
@@ -181,7 +181,7 @@ class XenTarget:
             "nested_hvm": config.nested_hvm,
         }
 
-        def ended(result: Optional[dict[str, Any]], error: Optional[LibxlsrError]) -> None:
+        def ended(result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
             self._helper = None
             self._report_progress(fd, start)
             self._stop_timer()
@@ -205,14 +205,14 @@ class XenTarget:
         self._helper = helper
         self._look_at_progress(fd, start)
 
-    def _look_at_progress(self, fd: int, start: Optional[int]) -> None:
+    def _look_at_progress(self, fd: int, start: int | None) -> None:
         self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._tick, fd, start)
 
-    def _tick(self, fd: int, start: Optional[int]) -> None:
+    def _tick(self, fd: int, start: int | None) -> None:
         self._report_progress(fd, start)
         self._look_at_progress(fd, start)
 
-    def _report_progress(self, fd: int, start: Optional[int]) -> None:
+    def _report_progress(self, fd: int, start: int | None) -> None:
         """The child shares the file offset; what Xen has given the domain tells the rest."""
         counters = {}
         if start is not None:
@@ -261,7 +261,7 @@ class XenTarget:
         def failed(error: LibxlsrError) -> None:
             done(None, error)
 
-        def has_tty(error: Optional[LibxlsrError]) -> None:
+        def has_tty(error: LibxlsrError | None) -> None:
             self._waiting = self._fail = None
             if error is not None:
                 done(None, error)
@@ -408,7 +408,7 @@ def _no_device_model() -> LibxlsrError:
     return TargetError("the stream has a device model's record, but the guest has no device model")
 
 
-def _summary(errors: list[LibxlsrError]) -> Optional[LibxlsrError]:
+def _summary(errors: list[LibxlsrError]) -> LibxlsrError | None:
     if not errors:
         return None
     first, *rest = errors

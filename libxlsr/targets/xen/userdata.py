@@ -38,6 +38,9 @@ def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path = LIB
 
 
 def remove_all(domid: int, handle: uuid.UUID, lib_dir: Path = LIB_DIR) -> None:
-    """Remove every file that libxl keeps for the domain, as its destruction does. Raises OSError."""
+    """Remove every file that libxl keeps for the domain (libxl__userdata_destroyall).
+
+    Raises OSError.
+    """
     for path in lib_dir.glob(f"userdata-[dn].{domid}.{handle}.*"):
         path.unlink(missing_ok=True)
