@@ -1,0 +1,3 @@
+"""What a person types."""
+
+from __future__ import annotations

@@ -14,11 +14,12 @@ fails. Each task reports its own end exactly once, so nothing completes twice.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Mapping
 
-from libxlsr.errors import LibxlsrError, StreamError
+from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Ao, Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
@@ -58,7 +59,7 @@ def restore_ao(
     stream's machine.
 
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
-    been undone.
+    been undone. Raises TargetError when ``fd`` is none.
     """
     ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
     _Restore(ctx, fd, target, ao, to_eof=to_eof, trace=trace).start()
@@ -79,7 +80,7 @@ class _Restore:
         trace: Trace | None,
     ) -> None:
         self._ctx = ctx
-        self._fd = fd
+        self._fd = _duplicate(fd)
         self._target = target
         self._ao = ao
         self._to_eof = to_eof
@@ -87,7 +88,7 @@ class _Restore:
         self._error: LibxlsrError | None = None
         self._opening: Opening | None = Opening(
             ctx,
-            fd,
+            self._fd,
             on_opened=self._opened,
             on_failed=self._opening_failed,
             on_progress=self.progress,
@@ -102,7 +103,7 @@ class _Restore:
         self._restored: Restored | None = None
         self._emulator_context_seen = False
         self._counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
-        self._total = _size_left(fd)
+        self._total = _size_left(self._fd)
         self._started = ctx.now()
         self._phase = Phase.OPENING
         self._phase_started = self._started
@@ -335,6 +336,7 @@ class _Restore:
             return
         now = self._ctx.now()
         self._enter(Phase.FINISHING)
+        os.close(self._fd)
         reader = self._reader
         assert self._image is not None
         self._ao.complete(
@@ -394,6 +396,7 @@ class _Restore:
         def rolled_back(undo_error: LibxlsrError | None) -> None:
             if undo_error is not None:
                 error.later.append(undo_error)
+            os.close(self._fd)
             self._ao.abort(error)
             self._ao.fail(error)
 
@@ -434,6 +437,14 @@ class _Restore:
                 elapsed=self._ctx.now() - self._started,
             )
         )
+
+
+def _duplicate(fd: int) -> int:
+    """The same open file at an fd above the standard ones, which a helper's child has of its own."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise TargetError.from_oserror(error, "can't use the stream's fd", call="dup") from error
 
 
 def _size_left(fd: int) -> int | None:

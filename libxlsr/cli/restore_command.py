@@ -1,0 +1,179 @@
+"""``libxlsr restore``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from libxlsr.cli import signals
+from libxlsr.cli.report import ProgressDisplay, Report
+from libxlsr.errors import Aborted, TargetError, UsageError
+from libxlsr.events import Ao, Context, run
+from libxlsr.operations.blocking import Source, make_target, opened
+from libxlsr.operations.progress import RestoreResult
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.choose import Choice, choose
+from libxlsr.targets.xen.overrides import parse_override, parse_override_file
+from libxlsr.targets.xen.target import XenOptions
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "restore",
+        help="bring a guest back to life, as a domain or offline into files",
+        description="Brings a guest back to life: on a Xen host as a domain, elsewhere offline, "
+        "as files. Takes what `xl save` wrote, a bare libxl or libxc stream, also compressed with "
+        "gzip, xz or zstd.",
+    )
+    parser.add_argument("image", metavar="FILE", help="the image; - reads standard input")
+    parser.add_argument(
+        "--target",
+        choices=("auto", "xen", "image"),
+        default="auto",
+        help="where to: a domain, files, or what this machine can do (default: auto)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="offline: the directory to make (default: FILE's name, with .guest)",
+    )
+    parser.add_argument(
+        "-p", "--paused", action="store_true", help="on Xen: leave the domain paused"
+    )
+    parser.add_argument("--name", help="on Xen: the domain's name, instead of the image's")
+    parser.add_argument(
+        "--config-override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="on Xen: change the image's configuration; may be given many times",
+    )
+    parser.add_argument(
+        "--config-overrides",
+        type=Path,
+        metavar="FILE",
+        help="on Xen: a file with such KEY=VALUE lines",
+    )
+    parser.add_argument(
+        "--balloon", action="store_true", help="on Xen: let dom0 give up memory if it is short"
+    )
+    parser.add_argument(
+        "--deadline", type=_seconds, metavar="SECONDS", help="give up after so many seconds"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say more; twice: each transition"
+    )
+    parser.set_defaults(command=restore)
+
+
+def restore(options: argparse.Namespace, report: Report) -> int:
+    """Run the command; raises errors of libxlsr."""
+    choice = choose(options.target)
+    source = _source(options.image)
+    ctx = Context()
+    target = make_target(ctx, choice.target, _output(options, choice), _xen_options(options))
+    with opened(source) as fd, ProgressDisplay(report) as display:
+        ao: Ao[RestoreResult] = restore_ao(
+            ctx,
+            fd,
+            target,
+            on_progress=display.update,
+            deadline=options.deadline,
+            to_eof=not isinstance(source, int),
+        )
+        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+            run(ctx, lambda: ao.done)
+    result = ao.result()
+    _say(result, choice, report)
+    return 0
+
+
+def _source(image: str) -> Source:
+    if image != "-":
+        return image
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", remedy="name the image's file")
+    if sys.stdin.isatty():
+        raise UsageError(
+            "standard input is a terminal", remedy="name the image's file, or pipe it in"
+        )
+    return sys.stdin.fileno()
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return value
+
+
+def _output(options: argparse.Namespace, choice: Choice) -> Path | None:
+    output: Path | None = options.output
+    if output is None and choice.target == "image":
+        stem = "restored" if options.image == "-" else Path(options.image).name.split(".")[0]
+        return Path(f"{stem or 'restored'}.guest")
+    return output
+
+
+def _xen_options(options: argparse.Namespace) -> XenOptions:
+    overrides = [parse_override(text) for text in options.config_override]
+    if options.config_overrides is not None:
+        path = options.config_overrides
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            raise TargetError(f"can't read {path}", errno=number) from error
+        overrides = parse_override_file(text) + overrides
+    if options.name is not None:
+        overrides.append(("name", options.name))
+    return XenOptions(overrides=overrides, paused=options.paused, balloon=options.balloon)
+
+
+def _say(result: RestoreResult, choice: Choice, report: Report) -> None:
+    guest = result.guest
+    report.event(
+        "restored",
+        why=choice.reason,
+        guest=dataclasses.asdict(guest),
+        image={"kind": result.image_kind, "compression": result.compression},
+        stream_bytes=result.stream_bytes,
+        libxl_records=result.libxl_records,
+        checkpoints=result.checkpoints,
+        failover=None if result.failover is None else str(result.failover),
+        seconds=round(result.seconds, 6),
+        phases={phase.value: round(spent, 6) for phase, spent in result.phases.items()},
+    )
+    where = f"offline into {os.path.relpath(guest.where)}" if guest.domid is None else guest.where
+    report.line(f"Restored {where} ({choice.reason}).")
+    report.line(f"  name     {guest.name if guest.name is not None else '(none in the image)'}")
+    saved_by = f", saved by Xen {guest.xen_version}" if guest.xen_version else ""
+    report.line(f"  type     {guest.domain_type}{saved_by}")
+    if guest.memory_kib is not None:
+        vcpus = f"{guest.vcpus} vCPU{'' if guest.vcpus == 1 else 's'}"
+        report.line(f"  memory   {guest.memory_kib} KiB, {vcpus}")
+    if guest.pages:
+        pages = ", ".join(f"{number} {kind}" for kind, number in guest.pages.items())
+        report.line(f"  pages    {pages}")
+    libxc = f"{sum(guest.records.values())} libxc, " if guest.records else ""
+    report.line(f"  records  {libxc}{result.libxl_records} libxl")
+    packed = f", {result.compression}" if result.compression else ""
+    size = ""
+    if result.stream_bytes is not None and result.seconds > 0:
+        rate = result.stream_bytes / result.seconds / 1e6
+        size = f", {result.stream_bytes} bytes, {rate:.1f} MB/s"
+    report.line(f"  image    {result.image_kind}{packed}{size}, {result.seconds:.2f} s")
+    if result.failover is not None:
+        report.line(
+            f"  note     the stream broke off ({result.failover}); the guest is as of its "
+            f"checkpoint {result.checkpoints}"
+        )
+    for note in guest.notes:
+        report.line(f"  note     {note}")

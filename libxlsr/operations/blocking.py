@@ -1,0 +1,90 @@
+"""A restore as one blocking call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Union
+
+from libxlsr.errors import TargetError, UsageError
+from libxlsr.events import Context, run
+from libxlsr.operations.progress import Progress, RestoreResult
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.base import Target
+from libxlsr.targets.choose import choose
+from libxlsr.targets.image import ImageTarget
+from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+Source = Union[str, "os.PathLike[str]", int]
+"""An image's path, or an open fd, which stays the caller's."""
+
+
+def restore(
+    source: Source,
+    *,
+    target: str = "auto",
+    output: str | os.PathLike[str] | None = None,
+    xen: XenOptions | None = None,
+    deadline: float | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> RestoreResult:
+    """Restore the image at ``source`` and return when the guest is there.
+
+    ``target`` is "image" (offline, into the directory ``output``, which must not exist), "xen"
+    (a domain, as ``xen`` wants it) or "auto" (a domain where this is a Xen host). From a path, the
+    image must be all that the file holds; from an fd, what follows the image is left unread.
+    ``deadline`` is in seconds. Raises an error of `libxlsr.errors`; then, and when an exception such
+    as KeyboardInterrupt interrupts it, everything has been undone.
+    """
+    ctx = Context()
+    chosen = choose(target).target
+    place = make_target(ctx, chosen, None if output is None else Path(output), xen)
+    with opened(source) as fd:
+        ao = restore_ao(
+            ctx,
+            fd,
+            place,
+            on_progress=on_progress,
+            deadline=deadline,
+            to_eof=not isinstance(source, int),
+        )
+        try:
+            run(ctx, lambda: ao.done)
+        finally:
+            ao.abort()
+            run(ctx, lambda: ao.done)
+        return ao.result()
+
+
+def make_target(ctx: Context, name: str, output: Path | None, xen: XenOptions | None) -> Target:
+    """The target called ``name``. Raises UsageError for options that don't fit it."""
+    if name == "image":
+        if output is None:
+            raise UsageError(
+                "an offline restore needs an output directory", remedy="name one with --output"
+            )
+        return ImageTarget(ctx, output)
+    if name == "xen":
+        if output is not None:
+            raise UsageError("an output directory is for offline restores (--target image) only")
+        return XenTarget(ctx, xen)
+    raise UsageError(f"there is no target {name!r}", remedy="choose auto, xen or image")
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[int]:
+    """The fd to read ``source`` from. Raises TargetError when it can't be opened."""
+    if isinstance(source, int):
+        yield source
+        return
+    path = os.fspath(source)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise TargetError.from_oserror(error, f"can't open {path}", call="open") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
