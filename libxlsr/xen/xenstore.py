@@ -86,12 +86,10 @@ class Nodes:
             lib.xs_mkdir(self._owner.pointer, self._t, _encode(path)), "xs_mkdir", f"make {path}"
         )
 
-    def rm(self, path: str) -> bool:
-        """Remove the node and all below it. Returns False where there was none."""
-        if self._owner.lib.xs_rm(self._owner.pointer, self._t, _encode(path)):
-            return True
-        self._absent_or_raise("xs_rm", f"remove {path}")
-        return False
+    def rm(self, path: str) -> None:
+        """Remove the node and all below it; there need not be one."""
+        if not self._owner.lib.xs_rm(self._owner.pointer, self._t, _encode(path)):
+            self._absent_or_raise("xs_rm", f"remove {path}")
 
     def directory(self, path: str) -> list[str] | None:
         """The names of the nodes right below; None where there is no such node."""

@@ -168,7 +168,11 @@ class XenTarget:
         _xenctrl, _xenstore, config = self._parts()
         assert self._state is not None
         state, fd = self._state, stream.fd
-        start = os.lseek(fd, 0, os.SEEK_CUR) if _is_regular(fd) else None
+        try:
+            start = _rewind(stream)
+        except TargetError as error:
+            self._ctx.call_soon(done, None, error)
+            return
         args: dict[str, Any] = {
             "io_fd": fd,
             "domid": state.domid,
@@ -380,8 +384,19 @@ class XenTarget:
         self._watches = self._xenstore = self._xenctrl = None
 
 
-def _is_regular(fd: int) -> bool:
-    return stat.S_ISREG(os.fstat(fd).st_mode)
+def _rewind(stream: LibxcStream) -> int | None:
+    """Give libxenguest the bytes back by which a bare libxc stream was recognised.
+
+    Returns the file offset of the stream's start, None on a pipe.
+    """
+    if stat.S_ISREG(os.fstat(stream.fd).st_mode):
+        return os.lseek(stream.fd, -len(stream.prefix), os.SEEK_CUR)
+    if stream.prefix:
+        raise TargetError(
+            "a bare libxc stream can't be restored from a pipe",
+            remedy="store it in a file first",
+        )
+    return None
 
 
 def _gfns(result: dict[str, Any]) -> tuple[int, int]:
