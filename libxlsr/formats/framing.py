@@ -39,11 +39,6 @@ def check_padding(padding: Buffer, offset: int, record: str) -> None:
             )
 
 
-def pad(body: bytes) -> bytes:
-    """``body`` followed by its zero padding."""
-    return body + bytes(padded_length(len(body)) - len(body))
-
-
 def check_length(data: Buffer, length: int, offset: int, record: str) -> None:
     """``data`` must be exactly ``length`` bytes. Raises StreamError."""
     if len(data) != length:

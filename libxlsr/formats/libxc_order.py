@@ -110,9 +110,7 @@ class RecordOrder:
         if record_type in _REFUSED:
             return _REFUSED[record_type]
         if record_type in (_HVM_ONLY if self._pv else _PV_ONLY):
-            return (
-                f"a record of {'HVM' if self._pv else 'PV'} domains in an image of the other kind"
-            )
+            return f"{name} in the image of {'a PV' if self._pv else 'an HVM'} domain"
         if self._version < 3 and record_type in _V3_ONLY:
             return f"the image has version {self._version}, and {name} came with version 3"
         if record_type in _ONCE and record_type in seen:
