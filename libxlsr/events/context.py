@@ -75,7 +75,6 @@ class Context:
         self._fds = FdTable(self._changed)
         self._timers = TimerHeap(self._changed)
         self._frame = Frame(self._enter, self._leave)
-        self._dispatching = False
         self._changed_in_frame = False
         self.on_change: Callable[[], None] | None = None
 
@@ -167,11 +166,10 @@ class Context:
         if self.entered:
             raise RuntimeError(f"{call} inside a frame or a callback: callbacks never nest")
         self._egc.depth = 1
-        self._dispatching = True
 
     def _end_dispatch(self) -> None:
-        self._dispatching = False
         self._egc.depth = 0
+        self._changed_in_frame = False  # who dispatches prepares again anyway
 
     def _enter(self) -> None:
         self._egc.depth += 1
@@ -190,8 +188,6 @@ class Context:
                 self._changed()
 
     def _changed(self) -> None:
-        if self._dispatching:
-            return
         if self._egc.depth:
             self._changed_in_frame = True
         elif self.on_change is not None:

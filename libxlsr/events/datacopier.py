@@ -112,7 +112,6 @@ class Datacopier:
         for event in (self._reader, self._writer, self._completion):
             if event is not None:
                 event.deregister()
-        self._outgoing.release()
         self._clear()
 
     def _clear(self) -> None:

@@ -68,7 +68,7 @@ class FdEvent(Event):
         if self.registered:
             self._table.remove(self)
             self.registered = False
-            self.interest = self.ready = 0
+            self.interest = 0
             self._callback = None
 
     def describe(self) -> str:
@@ -119,7 +119,7 @@ class FdTable:
             for event in self._events.get(fd, ()):
                 hit = bits & event.interest
                 if hit:
-                    event.ready = event.ready | hit if event.gathered else hit
+                    event.ready |= hit
                     egc.gather(event)
 
     def describe(self) -> list[str]:

@@ -196,6 +196,8 @@ def test_on_change_is_silent_inside_dispatch_and_step(fake_ctx: Context) -> None
     fake_ctx.on_change = lambda: changes.append(1)
     fake_ctx.step()
     fake_ctx.dispatch({})
+    with fake_ctx.frame():
+        pass
     assert changes == []
 
 

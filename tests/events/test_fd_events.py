@@ -129,6 +129,18 @@ def test_readiness_is_dropped_by_modify_and_not_revived(ctx: Context) -> None:
     event.deregister()
 
 
+def test_an_event_that_was_dropped_from_the_queue_can_be_gathered_again(ctx: Context) -> None:
+    got: list[int] = []
+    event = ctx.watch_fd(7, READ, got.append)
+    ctx.gather({7: READ})
+    event.modify(0)
+    assert ctx.prepare().timeout is None
+    event.modify(READ)
+    ctx.dispatch({7: READ})
+    assert got == [READ]
+    event.deregister()
+
+
 def test_gathered_twice_fires_once_with_both(ctx: Context) -> None:
     got: list[int] = []
     event = ctx.watch_fd(7, READ | WRITE, got.append)

@@ -87,7 +87,9 @@ def test_an_fd_closed_while_it_is_watched_tells_its_owner(
     results: list[CopyResult] = []
     read_end, write_end = os.pipe()
     bystander = ctx.watch_fd(high_fd if poll else 0, 0, print)
-    quiet = ctx.watch_fd(write_end, READ, print)
+    disturbed: list[int] = []
+    quiet_pipe = os.pipe()
+    quiet = ctx.watch_fd(quiet_pipe[0], READ, disturbed.append)
     if poll:
         bystander.modify(READ)
     Datacopier(ctx).read_exactly(read_end, 5, results.append, what="header")
@@ -96,9 +98,11 @@ def test_an_fd_closed_while_it_is_watched_tells_its_owner(
     assert results[0].outcome is Outcome.FAILED
     assert results[0].error is not None
     assert results[0].error.strerror == "Bad file descriptor"
+    assert disturbed == []
     bystander.deregister()
     quiet.deregister()
-    os.close(write_end)
+    for fd in (write_end, *quiet_pipe):
+        os.close(fd)
 
 
 def test_other_errors_of_select_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libxlsr.events import Context, TimeEvent
 from libxlsr.events.timers import DEAD_ENTRIES_MIN
 from libxlsr.testing.clock import FakeClock
+
+TIMES = st.integers(0, 100)
 
 
 def test_prepare_says_how_long_to_wait(fake_ctx: Context, clock: FakeClock) -> None:
@@ -91,6 +95,31 @@ def test_deregistered_timers_do_not_pile_up(fake_ctx: Context) -> None:
     assert fake_ctx.prepare().timeout == 2000
     for event in keep:
         event.deregister()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "cancel", "gather", "prepare"]), TIMES)))
+def test_the_heap_knows_how_many_of_its_entries_are_deregistered(
+    actions: list[tuple[str, int]],
+) -> None:
+    clock = FakeClock(0)
+    ctx = Context(clock=clock)
+    events: list[TimeEvent] = []
+    for action, number in actions:
+        if action == "add":
+            events += [ctx.call_at(number, print) for _ in range(number)]
+        elif action == "cancel":
+            for event in events[::2]:
+                event.deregister()
+            del events[::2]
+        elif action == "gather":
+            ctx.gather({}, number)
+        else:
+            ctx.prepare()
+        entries = [entry[2] for entry in ctx._timers._heap]
+        assert ctx._timers._dead == sum(not event.registered for event in entries)
+    for event in events:
+        event.deregister()
+    assert ctx.registered() == []
 
 
 def test_now_is_the_clocks_time(fake_ctx: Context, clock: FakeClock) -> None:
