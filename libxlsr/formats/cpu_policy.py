@@ -20,6 +20,10 @@ from libxlsr.formats.libxc import RecordType
 
 XEN_CPUID_NO_SUBLEAF = 0xFFFFFFFF
 
+#: So many leaves or MSRs are taken. Xen writes fewer than 200 (CPUID_MAX_SERIALISED_LEAVES and
+#: MSR_MAX_SERIALISED_ENTRIES in xen/include/xen/lib/x86).
+POLICY_ENTRIES_MAX = 4096
+
 
 class CpuidLeaf(NamedTuple):
     """xen_cpuid_leaf_t: what CPUID returns for one leaf and subleaf."""
@@ -87,4 +91,11 @@ def _check_array(data: Buffer, size: int, offset: int, record: str) -> None:
             offset=offset,
             record=record,
             expected=f"a multiple of {size} bytes",
+        )
+    if len(data) // size > POLICY_ENTRIES_MAX:
+        raise StreamError(
+            f"{len(data) // size} entries",
+            offset=offset,
+            record=record,
+            expected=f"at most {POLICY_ENTRIES_MAX}",
         )

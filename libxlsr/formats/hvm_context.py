@@ -50,6 +50,9 @@ HVM_SAVE_NAMES = {
     20: "CPU_MSR",
 }
 
+#: So many entries are taken: 20 types for 1024 vCPUs would be a third of it.
+HVM_SAVE_ENTRIES_MAX = 1 << 16
+
 _NAME = RecordType.HVM_CONTEXT.name
 _DESCRIPTOR = struct.Struct("<HHI")
 _FILE_HEADER = struct.Struct("<IIQII")
@@ -102,7 +105,7 @@ class HvmContext:
         end with END at the end of the record. What a device's state means is Xen's to check."""
         entries: list[HvmSaveEntry] = []
         position = 0
-        while True:
+        while len(entries) < HVM_SAVE_ENTRIES_MAX:
             if len(data) - position < _DESCRIPTOR.size:
                 raise StreamError(
                     f"{len(data) - position} bytes after {len(entries)} entries",
@@ -134,6 +137,12 @@ class HvmContext:
                 _check_file_header(state, offset + start)
             entries.append(HvmSaveEntry(typecode, instance, state))
             position = start + length
+        raise StreamError(
+            f"{HVM_SAVE_ENTRIES_MAX} entries and no END",
+            offset=offset + position,
+            record=_NAME,
+            expected="fewer entries",
+        )
 
 
 def _check_file_header(state: bytes, offset: int) -> None:

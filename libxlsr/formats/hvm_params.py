@@ -67,6 +67,9 @@ def hvm_param_name(index: int) -> str:
     return HVM_PARAM_NAMES.get(index, f"param {index:#x}")
 
 
+#: So many parameters are taken. Xen 4.22 has 39 (HVM_NR_PARAMS).
+HVM_PARAMS_MAX = 1024
+
 _HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<QQ")
 
@@ -92,6 +95,13 @@ class HvmParams:
         name = RecordType.HVM_PARAMS.name
         check_minimum(data, _HEADER.size, offset, name)
         count, reserved = _HEADER.unpack_from(data)
+        if count > HVM_PARAMS_MAX:
+            raise StreamError(
+                f"count is {count}",
+                offset=offset,
+                record=name,
+                expected=f"at most {HVM_PARAMS_MAX}",
+            )
         length = _HEADER.size + _ENTRY.size * count
         if len(data) != length:
             raise StreamError(

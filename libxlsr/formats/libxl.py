@@ -50,6 +50,7 @@ __all__ = [
     "RESTORE_OPT_LEGACY",
     "RESTORE_STREAM_IDENT",
     "RESTORE_STREAM_VERSION",
+    "XENSTORE_DATA_MAX",
     "CheckpointState",
     "EmulatorContext",
     "EmulatorXenstoreData",
@@ -68,6 +69,9 @@ _RESTORE_OPT_ALL = RESTORE_OPT_BIG_ENDIAN | RESTORE_OPT_LEGACY
 
 #: libxl itself has no limit; this is libxc's REC_LENGTH_MAX (xg_sr_stream_format.h).
 RECORD_LENGTH_MAX = 128 << 20
+
+#: EMULATOR_XENSTORE_DATA's body, bytes. A device model has some ten keys of 100 bytes.
+XENSTORE_DATA_MAX = 1 << 20
 
 _HEADER = struct.Struct(">QII")
 HEADER_SIZE = _HEADER.size
@@ -181,7 +185,9 @@ class RecordHeader:
             raise StreamError(
                 f"body length is {length:#x}", offset=offset + 4, record=name, expected="0"
             )
-        check_record_length(length, RECORD_LENGTH_MAX, offset + 4, name)
+        is_xenstore_data = record_type == RecordType.EMULATOR_XENSTORE_DATA
+        maximum = XENSTORE_DATA_MAX if is_xenstore_data else RECORD_LENGTH_MAX
+        check_record_length(length, maximum, offset + 4, name)
         return cls(record_type, length)
 
 
@@ -243,6 +249,7 @@ class EmulatorXenstoreData:
         once; values are printable ASCII.
         """
         name = RecordType.EMULATOR_XENSTORE_DATA.name
+        check_record_length(len(data), XENSTORE_DATA_MAX, offset, name)
         emulator_id, index = _decode_emulator_header(data, offset, name)
         packed = bytes(data[EMULATOR_HEADER_SIZE:])
         offset += EMULATOR_HEADER_SIZE

@@ -77,6 +77,7 @@ FIELDS = [
     (libxl.RecordHeader.decode, u32(3) + u32(9), 4, u32((128 << 20) + 1), 4, "128 MiB"),
     (libxl.RecordHeader.decode, u32(3) + u32(9), 4, u32(0xFFFFFFF9), 4, "128 MiB"),
     (libxl.RecordHeader.decode, u32(1 << 31) + u32(9), 4, U32_MAX, 4, "128 MiB"),
+    (libxl.RecordHeader.decode, u32(2) + u32(9), 4, u32((1 << 20) + 1), 4, "1 MiB"),
     (libxl.RecordHeader.decode, u32(0) * 2, 4, u32(8), 4, "END"),
     (libxl.RecordHeader.decode, u32(1) + u32(0), 4, u32(8), 4, "LIBXC_CONTEXT"),
     (libxl.RecordHeader.decode, u32(4) + u32(0), 4, u32(8), 4, "CHECKPOINT_END"),
@@ -238,6 +239,7 @@ def test_an_unknown_optional_record_has_a_header_like_any_other() -> None:
         header = decoder.decode(u32(0x80000001) + u32(13), 0)
         assert header.is_optional
         assert header.name == "record type 0x80000001"
+        assert header.encode() == u32(0x80000001) + u32(13)
         assert (header.length, header.padded_length) == (13, 16)
 
 
@@ -307,3 +309,21 @@ def test_checkpoint_states_come_back(control_id: int) -> None:
     data = u32(control_id)
     assert libxl.CheckpointState.decode(data).id == control_id
     assert libxl.CheckpointState.decode(data).encode() == data
+
+
+@pytest.mark.parametrize(
+    ("decode", "data"),
+    [
+        (body(RecordType.HVM_PARAMS), u32(1025) + bytes(4 + 1025 * 16)),
+        (body(RecordType.HVM_CONTEXT), CONTEXT[:32] + (u16(2) + bytes(6)) * 0x10000),
+        (body(RecordType.X86_CPUID_POLICY), bytes(4097 * 24)),
+        (body(RecordType.X86_MSR_POLICY), bytes(4097 * 16)),
+        (libxl.EmulatorXenstoreData.decode, u32(2) + bytes((1 << 20) - 3)),
+    ],
+)
+def test_more_entries_than_any_xen_writes_are_refused(
+    decode: Callable[[bytes, int], Any], data: bytes
+) -> None:
+    """128 MiB of small entries would become gigabytes of objects."""
+    with pytest.raises(StreamError, match=r"at most|fewer entries"):
+        decode(data, BASE)
