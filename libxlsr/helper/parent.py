@@ -8,6 +8,7 @@ libxl_save_callout.c: a child that reports success and then crashes has failed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import libxlsr
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent
 from libxlsr.helper import protocol
@@ -47,7 +47,7 @@ _BOOTSTRAP = (
 
 
 def _import_path() -> str:
-    package_parent = str(Path(libxlsr.__file__).resolve().parent.parent)
+    package_parent = str(Path(__file__).resolve().parents[2])
     rest = [entry for entry in sys.path if os.path.isabs(entry) and entry != package_parent]
     return json.dumps([package_parent, *rest])
 
@@ -103,29 +103,30 @@ class Helper:
 
         Raises TargetError when it can't be started; nothing is left and *done* won't be called.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
-        try:
-            ours.setblocking(False)
-            os.set_blocking(stderr_read, False)
-            # Queued before the child exists, so that no event is needed to send it.
-            ours.send(protocol.encode("start", worker=self._worker, args=self._args))
-            self._child = Child.spawn(
-                self._ctx,
-                [sys.executable, "-I", "-c", _BOOTSTRAP, _import_path(), str(theirs.fileno())],
-                self._child_exited,
-                pass_fds=(theirs.fileno(), *self._fds),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr_write,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(stderr_read)
-            raise TargetError.from_oserror(error, "can't start a helper process") from error
-        finally:
-            theirs.close()
-            os.close(stderr_write)
+        with contextlib.ExitStack() as ours_too, contextlib.ExitStack() as theirs_only:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours_too.callback(ours.close)
+                theirs_only.callback(theirs.close)
+                stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
+                ours_too.callback(os.close, stderr_read)
+                theirs_only.callback(os.close, stderr_write)
+                ours.setblocking(False)
+                os.set_blocking(stderr_read, False)
+                # Queued before the child exists, so that no event is needed to send it.
+                ours.send(protocol.encode("start", worker=self._worker, args=self._args))
+                self._child = Child.spawn(
+                    self._ctx,
+                    [sys.executable, "-I", "-c", _BOOTSTRAP, _import_path(), str(theirs.fileno())],
+                    self._child_exited,
+                    pass_fds=(theirs.fileno(), *self._fds),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr_write,
+                )
+            except OSError as error:
+                raise TargetError.from_oserror(error, "can't start a helper process") from error
+            ours_too.pop_all()
         self._sock = ours
         self._sock_event = self._ctx.watch_fd(ours.fileno(), READ, self._sock_readable)
         self._stderr_fd = stderr_read

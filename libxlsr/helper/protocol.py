@@ -98,34 +98,29 @@ def decode(datagram: bytes) -> Message:
 
 def error_to_fields(error: LibxlsrError) -> dict[str, object]:
     """An error as the ``error`` member of a message."""
-    for kind, names in _ERROR_FIELDS.items():
-        if isinstance(error, kind):
-            break
-    else:
-        kind, names = TargetError, {}
+    kind = next((kind for kind in _ERROR_FIELDS if isinstance(error, kind)), TargetError)
     fields: dict[str, object] = {
         "class": kind.__name__,
         "message": error.message[:TEXT_MAX],
         "remedy": error.remedy,
     }
-    for name in names:
-        value = getattr(error, name)
+    for name in _ERROR_FIELDS[kind]:
+        value = getattr(error, name, None)
         fields[name] = value[:TEXT_MAX] if isinstance(value, str) else value
     return fields
 
 
 def error_from_fields(fields: Mapping[str, object]) -> LibxlsrError:
     """The error that `error_to_fields` described. Raises `ProtocolError` on anything else."""
-    for kind, names in _ERROR_FIELDS.items():
-        if fields.get("class") == kind.__name__:
-            break
-    else:
+    kinds = {kind.__name__: kind for kind in _ERROR_FIELDS}
+    kind = kinds.get(str(fields.get("class")))
+    if kind is None:
         raise ProtocolError("an error of no known class")
     message = fields.get("message")
     if not isinstance(message, str):
         raise ProtocolError("an error without a message")
     optional: dict[str, Any] = {}
-    for name, wanted in {"remedy": str, **names}.items():
+    for name, wanted in {"remedy": str, **_ERROR_FIELDS[kind]}.items():
         value: object | None = fields.get(name)
         if value is not None and type(value) is not wanted:
             raise ProtocolError(f"an error without a proper {name!r}")

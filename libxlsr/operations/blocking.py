@@ -35,8 +35,8 @@ def restore(
     ``target`` is "image" (offline, into the directory ``output``, which must not exist), "xen"
     (a domain, as ``xen`` wants it) or "auto" (a domain where this is a Xen host). From a path, the
     image must be all that the file holds; from an fd, what follows the image is left unread.
-    ``deadline`` is in seconds. Raises an error of `libxlsr.errors`; then, and when an exception such
-    as KeyboardInterrupt interrupts it, everything has been undone.
+    ``deadline`` is in seconds. Raises an error of `libxlsr.errors`; then, and when an exception
+    such as KeyboardInterrupt interrupts it, everything has been undone.
     """
     ctx = Context()
     chosen = choose(target).target

@@ -7,13 +7,15 @@ The chain of events::
           → _stream_done → _check_end → target.finish → Opening.close → ao.complete
 
 Up to three tasks run at once: the opening's decompressor, the reader, and one call of the target.
-Whatever fails first is the operation's error. Then every task is told to stop, and when all have
+Whatever fails first is the operation's error. Then every task is told to stop: the reader, then the
+target, and when that has given the fd back, the opening, whose pipe the fd may be. When all have
 (``_check_all_finished``, the only place that goes on from there) the target rolls back and the ao
 fails. Each task reports its own end exactly once, so nothing completes twice.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -55,19 +57,20 @@ def restore_ao(
     The fd stays the caller's; don't touch it before the ao is done. Afterwards it stands right
     behind the stream's END record (unless the image was compressed), in the blocking mode in which
     it came. ``to_eof`` refuses anything that follows END: right for a file, wrong for a migration's
-    connection. ``deadline`` is in seconds from now. ``trace`` is told each transition of the
-    stream's machine.
+    connection. A compressed image is always read to its end, where its checksum is. ``deadline`` is
+    in seconds from now. ``trace`` is told each transition of the stream's machine.
 
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
     been undone. Raises TargetError when ``fd`` is none.
     """
+    own_fd = _duplicate(fd)
     ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
-    _Restore(ctx, fd, target, ao, to_eof=to_eof, trace=trace).start()
+    _Restore(ctx, own_fd, target, ao, to_eof=to_eof, trace=trace).start()
     return ao
 
 
 class _Restore:
-    """One restore. It is the reader's record handler and the target's hooks."""
+    """One restore. It is the reader's record handler and the target's hooks, and owns ``fd``."""
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class _Restore:
         trace: Trace | None,
     ) -> None:
         self._ctx = ctx
-        self._fd = _duplicate(fd)
+        self._fd = fd
         self._target = target
         self._ao = ao
         self._to_eof = to_eof
@@ -98,8 +101,10 @@ class _Restore:
         self._reader: StreamReader | None = None
         self._header: libxl.Header | None = None
         self._target_busy = False
+        self._libxc_running = False
         self._lent: tuple[int, bool] | None = None
         self._libxc: LibxcOutcome | None = None
+        self._libxc_bytes: int | None = 0
         self._restored: Restored | None = None
         self._emulator_context_seen = False
         self._counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
@@ -150,10 +155,10 @@ class _Restore:
         source = self._image.source
         stream = LibxcStream(source.fd, offset, source.take_prefix())
         self._lend(source.fd)
-        self._target_busy = True
+        self._target_busy = self._libxc_running = True
 
         def finished(outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
-            self._target_busy = False
+            self._target_busy = self._libxc_running = False
             self._take_back()
             self._libxc = outcome
             if outcome is not None:
@@ -167,10 +172,18 @@ class _Restore:
         self._target.restore_libxc(stream, finished)
 
     def _libxc_done(self, outcome: LibxcOutcome) -> None:
+        self._advance(outcome.consumed)
+        if self._reader is not None and outcome.failover is not None:
+            self._reader.libxc_failed_over(outcome.failover)
+
+    def _advance(self, consumed: int | None) -> None:
+        """libxc read so many bytes more; None where that isn't known."""
+        if consumed is None or self._libxc_bytes is None:
+            self._libxc_bytes = None
+        else:
+            self._libxc_bytes += consumed
         if self._reader is not None:
-            self._reader.advance(outcome.consumed)
-            if outcome.failover is not None:
-                self._reader.libxc_failed_over(outcome.failover)
+            self._reader.advance(consumed)
 
     def _lend(self, fd: int) -> None:
         """libxenguest's read_exact() fails on EAGAIN (libs/ctrl/xc_private.c): make fd block."""
@@ -178,7 +191,8 @@ class _Restore:
         os.set_blocking(fd, True)
 
     def _take_back(self) -> None:
-        assert self._lent is not None
+        if self._lent is None:  # libxc ended while the fd was out for a checkpoint
+            return
         fd, blocking = self._lent
         self._lent = None
         os.set_blocking(fd, blocking)
@@ -192,7 +206,7 @@ class _Restore:
     def process_record(self, record: Record, done: Done) -> bool:
         """Act on a record; see `libxlsr.stream.reader.RecordHandler`."""
         if record.type is libxl.RecordType.END:
-            self._check_complete(record)
+            self._check_complete(record.offset)
             return True
         if record.type is libxl.RecordType.LIBXC_CONTEXT:
             assert self._reader is not None
@@ -238,11 +252,11 @@ class _Restore:
                 expected="such a record for HVM guests only",
             )
 
-    def _check_complete(self, record: Record) -> None:
+    def _check_complete(self, offset: int | None) -> None:
         if self._domain_type() == "hvm" and not self._emulator_context_seen:
             raise StreamError(
                 "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
-                offset=record.offset,
+                offset=offset,
                 expected="the device model's state",
                 remedy="the image is damaged, or its sender was: save the guest again",
             )
@@ -258,17 +272,18 @@ class _Restore:
     def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
         """libxc met a CHECKPOINT; see `libxlsr.targets.TargetHooks`."""
         reader = self._reader
+        self._advance(consumed)
         if reader is None:  # a bare libxc stream has no libxl records between its checkpoints
-            done(CheckpointReply.SUCCESS, consumed)
+            done(CheckpointReply.SUCCESS, self._libxc_bytes or 0)
             return
-        reader.advance(consumed)
         self._take_back()
         assert self._image is not None
         fd = self._image.source.fd
 
         def finished(reply: CheckpointReply) -> None:
-            self._lend(fd)
-            done(reply, reader.offset or 0)
+            if self._libxc_running:
+                self._lend(fd)
+                done(reply, reader.offset or 0)
 
         reader.start_checkpoint(finished)
 
@@ -279,9 +294,30 @@ class _Restore:
             self._fail(error)
         elif self._error is not None:
             self._check_all_finished()
-        elif self._to_eof and not self._failed_over():
+        elif self._failed_over() is not None:
+            self._finish_failover()
+        elif self._to_eof or self._compressed():
             assert self._image is not None
             self._image.source.read_exactly(1, self._check_end, what="end of the file")
+        else:
+            self._finish()
+
+    def _compressed(self) -> bool:
+        return self._opening is not None and self._opening.compression is not None
+
+    def _finish_failover(self) -> None:
+        """The stream broke off: the guest of the last checkpoint is the result, if it is whole."""
+        reason = self._failed_over()
+        assert reason is not None
+        if self._compressed():
+            # A compressed file has no sender that could have died: it is damaged, whatever of it
+            # could be read.
+            self._fail(reason)
+            return
+        try:
+            self._check_complete(reason.offset if isinstance(reason, StreamError) else None)
+        except StreamError as error:
+            self._fail(error)
         else:
             self._finish()
 
@@ -292,13 +328,16 @@ class _Restore:
 
     def _check_end(self, result: CopyResult) -> None:
         if result.outcome is Outcome.EOF:
-            self._finish()
+            assert self._opening is not None
+            self._opening.when_ended(self._finish)
             return
-        offset = None if self._reader is None else self._reader.offset
+        if result.error is not None:
+            self._fail(TargetError.from_oserror(result.error, "can't read the stream", call="read"))
+            return
         self._fail(
             StreamError(
                 "something follows the end of the image",
-                offset=offset,
+                offset=self._stream_bytes(),
                 expected="the end of the file",
                 remedy="cut it off, or pipe the image in to have it ignored",
             )
@@ -314,7 +353,8 @@ class _Restore:
                 # The guest is there, and an abort that came too late can't unmake it.
                 self._error = None
                 self._restored = restored
-                self._close_opening()
+                assert self._opening is not None
+                self._opening.close()
             elif self._error is not None:
                 self._check_all_finished()
             else:
@@ -323,18 +363,11 @@ class _Restore:
 
         self._target.finish(finished)
 
-    def _close_opening(self) -> None:
-        if self._opening is not None:
-            self._opening.close()
-        else:
-            self._opening_closed()
-
     def _opening_closed(self) -> None:
         self._opening = None
         if self._restored is None:
             self._check_all_finished()
             return
-        now = self._ctx.now()
         self._enter(Phase.FINISHING)
         os.close(self._fd)
         reader = self._reader
@@ -344,17 +377,17 @@ class _Restore:
                 guest=self._restored,
                 image_kind=self._image.kind,
                 compression=self._image.compression,
-                stream_bytes=reader.offset if reader is not None else self._bare_length(),
+                stream_bytes=self._stream_bytes(),
                 libxl_records=0 if reader is None else reader.record_number,
                 checkpoints=0 if reader is None else reader.checkpoints,
                 failover=self._failed_over(),
-                seconds=now - self._started,
+                seconds=self._ctx.now() - self._started,
                 phases=dict(self._phases),
             )
         )
 
-    def _bare_length(self) -> int | None:
-        return None if self._libxc is None else self._libxc.consumed
+    def _stream_bytes(self) -> int | None:
+        return self._libxc_bytes if self._reader is None else self._reader.offset
 
     # -- failure
 
@@ -373,6 +406,8 @@ class _Restore:
         if self._error is not None or self._restored is not None:
             return
         self._error = error
+        if not self._compressed():  # else the decompressor may have something to say first
+            self._ao.abort(error)
         self._enter(Phase.UNDOING)
         if self._image is not None:
             self._image.source.kill()
@@ -380,18 +415,18 @@ class _Restore:
             self._reader.abort(error)
         if self._target_busy:
             self._target.abort(error)
-        if self._opening is not None:
-            self._opening.close()
-        else:
-            self._ctx.call_soon(self._check_all_finished)
+        self._check_all_finished()
 
     def _check_all_finished(self) -> None:
         """When every task has stopped: undo, once, and report the first error."""
-        if self._target_busy or self._opening is not None:
+        if self._target_busy:
+            return
+        if self._opening is not None:
+            self._opening.close()
             return
         error = self._error
         assert error is not None
-        self._target_busy = True
+        self._target_busy = True  # for good: nothing comes after the rollback
 
         def rolled_back(undo_error: LibxlsrError | None) -> None:
             if undo_error is not None:
@@ -426,8 +461,7 @@ class _Restore:
         self._report()
 
     def _report(self) -> None:
-        compressed = self._opening is not None and self._opening.compression is not None
-        position = self._counters["source_bytes" if compressed else "bytes"]
+        position = self._counters["source_bytes" if self._compressed() else "bytes"]
         self._ao.progress(
             Progress(
                 phase=self._phase,
@@ -440,11 +474,12 @@ class _Restore:
 
 
 def _duplicate(fd: int) -> int:
-    """The same open file at an fd above the standard ones, which a helper's child has of its own."""
+    """The same open file at an fd above the standard ones, of which a helper has its own."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    except OSError as error:
-        raise TargetError.from_oserror(error, "can't use the stream's fd", call="dup") from error
+    except (OSError, ValueError) as error:  # ValueError: a negative number
+        number = error.errno if isinstance(error, OSError) else errno.EBADF
+        raise TargetError("can't use the stream's fd", errno=number, call="dup") from error
 
 
 def _size_left(fd: int) -> int | None:

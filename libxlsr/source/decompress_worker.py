@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import os
+import select
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -43,9 +44,19 @@ class _PrefixedFd(io.RawIOBase):
             view[:count] = self._prefix[:count]
             self._prefix = self._prefix[count:]
         else:
-            count = os.readv(self._fd, [view])
+            count = self._readv(view)
         self.count += count
         return count
+
+    def _readv(self, view: memoryview) -> int:
+        # The fd may be in non-blocking mode, which belongs to whoever opened it.
+        while True:
+            try:
+                return os.readv(self._fd, [view])
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._fd, select.POLLIN)
+                poll.poll()
 
 
 def _gzip_chunks(source: BinaryIO) -> Iterator[bytes]:

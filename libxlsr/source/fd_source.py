@@ -26,7 +26,7 @@ class FdSource:
     def read_exactly(
         self, nbytes: int, callback: Callable[[CopyResult], None], *, what: str
     ) -> None:
-        """Read exactly ``nbytes`` and call back once, later. ``nbytes`` is not less than the prefix."""
+        """Read exactly ``nbytes``, not less than the prefix, and call back once, later."""
         prefix = self.take_prefix()
         if not prefix:
             self._datacopier.read_exactly(self.fd, nbytes, callback, what=what)

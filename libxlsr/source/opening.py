@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from libxlsr.errors import LibxlsrError, StreamError, TargetError
+from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
@@ -71,7 +71,8 @@ class Opening:
         self._pipe = -1
         self._compression: str | None = None
         self._header = xl.Header()
-        self._closing = False
+        self._on_ended: Callable[[], None] | None = None
+        self._close_reason: LibxlsrError | None = None
 
     @property
     def compression(self) -> str | None:
@@ -83,18 +84,32 @@ class Opening:
         self._source.read_exactly(RECOGNISE_SIZE, self._recognise, what="Xen image")
 
     def close(self) -> None:
-        """Stop what still runs and close what was opened; ``on_closed`` comes when that is done."""
-        assert not self._closing
-        self._closing = True
+        """Stop what still runs and close what was opened; ``on_closed`` comes when that is done.
+
+        Called again it does nothing.
+        """
+        if self._close_reason is not None:
+            return
+        self._close_reason = Aborted("the image is not needed any more")
         self._source.kill()
         if self._pipe >= 0:
             # The decompressor notices by itself if it was writing; it may be waiting for input.
             os.close(self._pipe)
             self._pipe = -1
         if self._decompressor is not None:
-            self._decompressor.abort(LibxlsrError("not needed any more"))
+            self._decompressor.abort(self._close_reason)
         else:
             self._ctx.call_soon(self._on_closed)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call back when the source, which was read to its end, has proved to be whole.
+
+        A decompressor may still find that the checksum at the end is wrong: that is ``on_failed``.
+        """
+        if self._decompressor is None:
+            self._ctx.call_soon(callback)
+        else:
+            self._on_ended = callback
 
     def _checked(self, result: CopyResult, offset: int) -> bytearray:
         if result.outcome is Outcome.FAILED:
@@ -139,7 +154,10 @@ class Opening:
             self._on_opened(Opened(kind, self._compression, source, 0, None))
 
     def _start_decompressor(self, codec: str, prefix: bytes) -> None:
-        pipe_read, pipe_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            pipe_read, pipe_write = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise TargetError.from_oserror(error, "can't decompress", call="pipe2") from error
         self._pipe = pipe_read
         self._compression = codec
         helper = Helper(
@@ -165,11 +183,12 @@ class Opening:
 
     def _decompressor_done(self, result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
         self._decompressor = None
-        if error is not None and not self._closing:
+        closing = self._close_reason is not None  # before on_failed, which may lead to close()
+        if error is not None and error is not self._close_reason:
             self._on_failed(error)
-        elif isinstance(error, StreamError):
-            self._on_failed(error)
-        if self._closing:
+        elif self._on_ended is not None and not closing:
+            self._on_ended()
+        if closing:
             self._on_closed()
 
     def _xl_header_done(self, result: CopyResult) -> None:

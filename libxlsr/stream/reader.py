@@ -180,7 +180,7 @@ class StreamReader:
             self._offset += consumed
 
     def start_checkpoint(self, callback: Callable[[CheckpointReply], None]) -> None:
-        """libxc, being processed, met a CHECKPOINT and lends the fd: read this checkpoint's records.
+        """libxc, being processed, met a CHECKPOINT and lends the fd: read the checkpoint's records.
 
         ``callback`` is called once, on the event loop, with what libxc shall do.
         """
@@ -200,7 +200,8 @@ class StreamReader:
 
         Called before the handler's ``done``; the stream is then complete, without END.
         """
-        self._failover = error
+        if self._failover is None:  # else it did as it was told, and the cause is known here
+            self._failover = error
 
     # -- choosing the next action
 
@@ -241,6 +242,8 @@ class StreamReader:
             return False
         self._processing = record
         further_action = self._handler.process_record(record, self._record_processed)
+        if not self._machine.is_live:  # the handler aborted
+            return False
         if record.type is libxl.RecordType.END:
             self._stream_complete(None)
             return False
@@ -255,7 +258,8 @@ class StreamReader:
         if not self._machine.is_live:
             return
         if error is not None:
-            self._failed(error)
+            # Not _failed(): a libxc that ended while it had lent the fd out can't fail over.
+            self._stream_complete(error)
         elif self._failover is not None:
             # libxc went back to the last whole checkpoint: that is the guest, and nothing follows.
             self._stream_complete(None)

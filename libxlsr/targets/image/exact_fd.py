@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from libxlsr.errors import StreamError
+from libxlsr.errors import StreamError, TargetError
 
 _CHUNK = 1 << 20
 
@@ -48,11 +48,17 @@ class ExactReader:
                 view[:count] = self._prefix[:count]
                 self._prefix = self._prefix[count:]
             else:
-                count = os.readv(self._fd, [view[filled:]])
+                count = self._readv(view[filled:])
             if count == 0:
                 raise end_of_stream(self.offset, f"{done + filled} bytes into {what}")
             filled += count
             self.offset += count
+
+    def _readv(self, view: memoryview) -> int:
+        try:
+            return os.readv(self._fd, [view])
+        except OSError as error:
+            raise TargetError.from_oserror(error, "can't read the stream", call="readv") from error
 
 
 def end_of_stream(offset: int, where: str, record: str | None = None) -> StreamError:

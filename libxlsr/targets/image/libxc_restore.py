@@ -1,10 +1,10 @@
 """Reads a libxc stream from an fd, blocking, and acts on its records as libxenguest would.
 
 Checkpointed streams (Remus) are applied as libxenguest applies them (xg_sr_restore.c): records
-take effect at once until the first CHECKPOINT; from then on those of each checkpoint are kept aside,
-here in an unlinked file, until the next CHECKPOINT has come and its libxl records with it. When the
-stream breaks off in between, what was kept aside is dropped, and the guest is as of the last
-checkpoint that was whole.
+take effect at once until the first CHECKPOINT; from then on those of each checkpoint are kept
+aside, here in an unlinked file, until the next CHECKPOINT has come and its libxl records with it.
+When the stream breaks off in between, what was kept aside is dropped, and the guest is as of the
+last checkpoint that was whole.
 """
 
 from __future__ import annotations
@@ -128,9 +128,13 @@ class LibxcRestore:
         if header.type == RecordType.CHECKPOINT:
             self._order.check(header.type, start)
             return self._checkpoint()
-        if self._kept_aside is not None and header.type != RecordType.END:
-            self._keep_aside(data, header)
-            return True
+        if self._kept_aside is not None:
+            if header.type != RecordType.END:
+                self._keep_aside(data, header)
+                return True
+            # libxenguest drops what came since the last checkpoint even here, where the sender
+            # ended in good order; the device model's state that follows END would not fit then.
+            self._apply_kept_aside(self._kept_aside, self._lent_at)
         return self._apply(header, start)
 
     def _apply(self, header: libxc.RecordHeader, start: int) -> bool:
@@ -195,7 +199,8 @@ class LibxcRestore:
 
     def _checkpoint(self) -> bool:
         """A CHECKPOINT was read: have its libxl records read, then apply what was kept aside."""
-        consumed = self._reader.offset - self._lent_at
+        section, consumed = self._lent_at, self._reader.offset - self._lent_at
+        self._lent_at = self._reader.offset
         reply, offset = self._ask_checkpoint(consumed)
         if reply is CheckpointReply.ERROR:
             raise Aborted("the checkpoint was refused")
@@ -206,7 +211,7 @@ class LibxcRestore:
         if self._kept_aside is None:
             self._kept_aside = _unlinked_file(self._directory)
         else:
-            self._apply_kept_aside(self._kept_aside)
+            self._apply_kept_aside(self._kept_aside, section)
         self._checkpoints += 1
         return True
 
@@ -219,15 +224,18 @@ class LibxcRestore:
             _write_all(self._kept_aside, chunk)
             left -= len(chunk)
 
-    def _apply_kept_aside(self, fd: int) -> None:
+    def _apply_kept_aside(self, fd: int, section: int) -> None:
+        """Act on the records of the checkpoint whose part of the stream began at ``section``."""
         size = os.lseek(fd, 0, os.SEEK_CUR)
         os.lseek(fd, 0, os.SEEK_SET)
-        self._stream = ExactReader(fd, 0)
+        self._stream = ExactReader(fd, section)
         self._torn = True  # a failure from here on leaves a mixture of two checkpoints
-        while self._stream.offset < size:
+        while self._stream.offset < section + size:
             start = self._stream.offset
             data = self._stream.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
-            self._apply(libxc.RecordHeader.decode(data, start), start)
+            header = libxc.RecordHeader.decode(data, start)
+            self._label = f"libxc record ({header.name})"
+            self._apply(header, start)
         self._torn = False
         self._stream = self._reader
         os.lseek(fd, 0, os.SEEK_SET)

@@ -15,6 +15,10 @@ from pathlib import Path
 
 from libxlsr.errors import TargetError
 
+_NAME_SHOWN = 200
+"""Bytes of the output's name that its staging directory shows: a name may have 255 (NAME_MAX), and
+what is put round it takes 18."""
+
 
 class StagedOutput:
     """The directory in the making, at ``path`` until `publish` renames it to ``final``."""
@@ -22,10 +26,10 @@ class StagedOutput:
     def __init__(self, final: Path) -> None:
         """Raises TargetError when ``final`` exists already or its parent can't be written to."""
         self.final = final
-        if os.path.lexists(final):
-            raise _exists(final)
+        _check_absent(final)
         try:
-            made = tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent)
+            name = os.fsdecode(os.fsencode(final.name)[:_NAME_SHOWN])
+            made = tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=final.parent)
         except OSError as error:
             raise TargetError.from_oserror(
                 error, f"can't make the output in {final.parent}", call="mkdir"
@@ -49,9 +53,9 @@ class StagedOutput:
             for directory, _names, _files in os.walk(self.path):
                 _fsync(Path(directory))
             # rename(2) would silently replace an empty directory that came to be meanwhile.
-            if os.path.lexists(self.final):
-                raise _exists(self.final)
+            _check_absent(self.final)
             os.rename(self.path, self.final)
+            self.path = self.final  # a failure from here on has to remove it there
             _fsync(self.final.parent)
         except OSError as error:
             raise TargetError.from_oserror(
@@ -87,8 +91,16 @@ def _fsync(directory: Path) -> None:
         os.close(fd)
 
 
-def _exists(path: Path) -> TargetError:
-    return TargetError(
+def _check_absent(path: Path) -> None:
+    """Raises TargetError where there is something, a dangling symlink included, or can't be."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        number = error.errno if isinstance(error, OSError) else errno.EINVAL
+        raise TargetError(f"can't make the output {str(path)!r}", errno=number) from error
+    raise TargetError(
         f"the output {path} exists already",
         errno=errno.EEXIST,
         remedy="choose another directory with --output, or remove it",

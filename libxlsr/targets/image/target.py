@@ -11,6 +11,7 @@ from libxlsr.events import Context
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.helper import Helper
+from libxlsr.helper.protocol import ProtocolError
 from libxlsr.targets.base import (
     Done,
     FinishDone,
@@ -169,12 +170,14 @@ class ImageTarget:
         self, name: str, args: dict[str, Any], reply: Callable[[dict[str, Any]], None]
     ) -> None:
         assert self._hooks is not None
-        assert name == "checkpoint"
+        consumed = args.get("consumed")
+        if name != "checkpoint" or type(consumed) is not int:
+            raise ProtocolError(f"that asks for {name!r} with {sorted(args)}")
 
         def checkpoint_done(answer: CheckpointReply, offset: int) -> None:
             reply({"reply": int(answer), "offset": offset})
 
-        self._hooks.checkpoint(args["consumed"], checkpoint_done)
+        self._hooks.checkpoint(consumed, checkpoint_done)
 
     def _manifest(self, directory: Path) -> dict[str, object]:
         header = self._image.stream_header

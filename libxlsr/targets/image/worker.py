@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from libxlsr.errors import TargetError
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.helper.child import Channel
 from libxlsr.targets.image.exact_fd import ExactReader
@@ -23,4 +24,9 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
         return CheckpointReply(answer["reply"]), answer["offset"]
 
     reader = ExactReader(args["fd"], args["offset"], bytes.fromhex(args["prefix"]))
-    return LibxcRestore(reader, Path(args["directory"]), channel.progress, checkpoint).run()
+    directory = Path(args["directory"])
+    try:
+        return LibxcRestore(reader, directory, channel.progress, checkpoint).run()
+    except OSError as error:
+        doing = f"can't write the guest's memory and state in {directory.parent}"
+        raise TargetError.from_oserror(error, doing) from error
