@@ -11,22 +11,26 @@ On an event loop of your own: `Context`, `restore_ao` and a target. See docs/arc
 
 from __future__ import annotations
 
-from libxlsr.errors import (
-    Aborted,
-    BackendUnavailable,
-    LibxlsrError,
-    StreamError,
-    TargetError,
-    TimedOut,
-    UsageError,
-)
-from libxlsr.events import Ao, Context, run
-from libxlsr.operations.blocking import restore
-from libxlsr.operations.progress import Phase, Progress, RestoreResult
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.base import Restored, Target
-from libxlsr.targets.image import ImageTarget
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from libxlsr.errors import (
+        Aborted,
+        BackendUnavailable,
+        LibxlsrError,
+        StreamError,
+        TargetError,
+        TimedOut,
+        UsageError,
+    )
+    from libxlsr.events import Ao, Context, run
+    from libxlsr.operations.blocking import restore
+    from libxlsr.operations.progress import Phase, Progress, RestoreResult
+    from libxlsr.operations.restore import restore_ao
+    from libxlsr.targets.base import Restored, Target
+    from libxlsr.targets.image.target import ImageTarget
+    from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 __version__ = "0.1.0"
 
@@ -53,3 +57,40 @@ __all__ = [
     "restore_ao",
     "run",
 ]
+
+# A helper's child imports this package too, and is there the sooner the less comes with it.
+_HOMES = {
+    "Aborted": "libxlsr.errors",
+    "Ao": "libxlsr.events",
+    "BackendUnavailable": "libxlsr.errors",
+    "Context": "libxlsr.events",
+    "ImageTarget": "libxlsr.targets.image.target",
+    "LibxlsrError": "libxlsr.errors",
+    "Phase": "libxlsr.operations.progress",
+    "Progress": "libxlsr.operations.progress",
+    "RestoreResult": "libxlsr.operations.progress",
+    "Restored": "libxlsr.targets.base",
+    "StreamError": "libxlsr.errors",
+    "Target": "libxlsr.targets.base",
+    "TargetError": "libxlsr.errors",
+    "TimedOut": "libxlsr.errors",
+    "UsageError": "libxlsr.errors",
+    "XenOptions": "libxlsr.targets.xen.target",
+    "XenTarget": "libxlsr.targets.xen.target",
+    "restore": "libxlsr.operations.blocking",
+    "restore_ao": "libxlsr.operations.restore",
+    "run": "libxlsr.events",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,7 @@ from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.base import Target
 from libxlsr.targets.choose import choose
-from libxlsr.targets.image import ImageTarget
+from libxlsr.targets.image.target import ImageTarget
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 Source = Union[str, "os.PathLike[str]", int]

@@ -26,7 +26,7 @@ from libxlsr.events import Ao, Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.operations.progress import Phase, Progress, RestoreResult
-from libxlsr.source import Opened, Opening
+from libxlsr.source.opening import Opened, Opening
 from libxlsr.stream.machine import Trace
 from libxlsr.stream.reader import StreamReader
 from libxlsr.stream.record import Record

@@ -18,7 +18,7 @@ from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
 from libxlsr.formats.recognise import recognise
-from libxlsr.helper import Helper
+from libxlsr.helper.parent import Helper
 from libxlsr.source.fd_source import FdSource
 
 COMPRESSED = frozenset({"gzip", "xz", "zstd"})

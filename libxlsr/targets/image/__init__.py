@@ -1,10 +1,7 @@
 """The offline target: rebuilds the guest as files, with no Xen and no root.
 
-What it leaves is described in ``layout``.
+``target.ImageTarget`` is the parent's side, ``worker`` the program in the helper's child; what they
+leave is described in ``layout``.
 """
 
 from __future__ import annotations
-
-from libxlsr.targets.image.target import ImageTarget
-
-__all__ = ["ImageTarget"]

@@ -10,7 +10,7 @@ from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.helper import Helper
+from libxlsr.helper.parent import Helper
 from libxlsr.helper.protocol import ProtocolError
 from libxlsr.targets.base import (
     Done,
