@@ -67,16 +67,22 @@ class Context:
     callbacks changed outside ``dispatch``, so that a foreign loop prepares again. Inside
     ``dispatch`` it is not called: a loop prepares again after each dispatch anyway. It must not
     raise, and it prepares later, not from inside the call.
+
+    ``on_fd_change(fd, interest)`` is libxl's osevent fd hooks in one (libxl_event.h), for a loop
+    that keeps fds registered between two waits. It is called at once, inside ``dispatch`` too.
+    Interest 0 says that the fd must leave the loop *now*: its owner closes it next, its number may
+    be given out again, and epoll would go on to report an open file that a child still holds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._egc = Egc()
-        self._fds = FdTable(self._changed)
+        self._fds = FdTable(self._fd_changed)
         self._timers = TimerHeap(self._changed)
         self._frame = Frame(self._enter, self._leave)
         self._changed_in_frame = False
         self.on_change: Callable[[], None] | None = None
+        self.on_fd_change: Callable[[int, int], None] | None = None
 
     def now(self) -> float:
         """The clock's time in seconds."""
@@ -122,12 +128,14 @@ class Context:
 
     def prepare(self) -> Prepared:
         """What to wait for, and for how long."""
+        return Prepared(self._fds.interest(), self.timeout())
+
+    def timeout(self) -> float | None:
+        """For how long to wait, in seconds; None: until an fd is ready."""
         if self._egc.pending:
-            timeout: float | None = 0.0
-        else:
-            when = self._timers.next_when()
-            timeout = None if when is None else max(0.0, when - self._clock())
-        return Prepared(self._fds.interest(), timeout)
+            return 0.0
+        when = self._timers.next_when()
+        return None if when is None else max(0.0, when - self._clock())
 
     def dispatch(self, ready: Mapping[int, int], now: float | None = None) -> None:
         """Gather what ``ready`` and the time give rise to, and run everything gathered.
@@ -186,6 +194,11 @@ class Context:
             if self._changed_in_frame:
                 self._changed_in_frame = False
                 self._changed()
+
+    def _fd_changed(self, fd: int, interest: int) -> None:
+        if self.on_fd_change is not None:
+            self.on_fd_change(fd, interest)
+        self._changed()
 
     def _changed(self) -> None:
         if self._egc.depth:

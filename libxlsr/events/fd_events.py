@@ -82,7 +82,8 @@ class FdTable:
     the loop on a readiness that the first one has used up.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[int, int], None]) -> None:
+        """``changed(fd, interest)`` is told what to wait for on an fd from now on."""
         self._changed = changed
         self._events: dict[int, list[FdEvent]] = {}
         self._interest: dict[int, int] = {}
@@ -144,4 +145,4 @@ class FdTable:
             self._interest[fd] = interest
         else:
             self._interest.pop(fd, None)
-        self._changed()
+        self._changed(fd, interest)

@@ -161,3 +161,21 @@ def test_a_paused_event_in_the_queue_does_not_bring_back_old_bits(ctx: Context) 
     ctx.dispatch({})
     assert got == [READ]
     event.deregister()
+
+
+def test_a_loop_that_keeps_registrations_is_told_of_each_change_at_once(ctx: Context) -> None:
+    seen: list[tuple[int, int]] = []
+    ctx.on_fd_change = lambda fd, interest: seen.append((fd, interest))
+    first = ctx.watch_fd(7, READ, lambda ready: None)
+    second = ctx.watch_fd(7, WRITE, lambda ready: None)
+    first.modify(0)
+
+    def inside_a_callback() -> None:
+        second.deregister()
+        assert seen[-1] == (7, 0)
+
+    ctx.call_soon(inside_a_callback)
+    ctx.dispatch({})
+    first.deregister()
+    assert seen[:4] == [(7, READ), (7, READ | WRITE), (7, WRITE), (7, 0)]
+    assert set(seen[4:]) <= {(7, 0)}
