@@ -21,6 +21,9 @@ from libxlsr.formats.xl_config import MEMKB_MAX
 LIBXL_DEFAULT_GRANT = 0xFFFFFFFF
 """LIBXL_MAX_GRANT_DEFAULT: Xen chooses."""
 
+INVALID_DOMID = 0xFFFFFFFF
+"""What xl writes down where it leaves the choice of the id to Xen."""
+
 SECINITSID_DOMU = 12
 """The label of an unlabelled guest where XSM is on (xen/xsm/flask/policy/initial_sids)."""
 
@@ -198,8 +201,9 @@ def read_config(config: xl.Config) -> DomainConfig:
 def _for_userdata(
     config: xl.Config, video_memkb: int, msr_relaxed: bool, pirq: bool | None
 ) -> dict[str, Any]:
-    """What libxl__update_domain_configuration writes down of what was decided."""
+    """What xl and libxl__update_domain_configuration write down of what was decided."""
     tree = copy.deepcopy(config.json)
+    tree.setdefault("c_info", {})["domid"] = INVALID_DOMID
     b_info = tree.setdefault("b_info", {})
     b_info["video_memkb"] = video_memkb
     b_info.setdefault("arch_x86", {})["msr_relaxed"] = str(msr_relaxed)

@@ -7,6 +7,7 @@ made from the event loop, as libxl makes them.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import stat
@@ -173,8 +174,10 @@ class XenTarget:
         except TargetError as error:
             self._ctx.call_soon(done, None, error)
             return
+        # A child's first three fds are its own: an image on standard input needs another number.
+        io_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         args: dict[str, Any] = {
-            "io_fd": fd,
+            "io_fd": io_fd,
             "domid": state.domid,
             "store_port": state.store_port,
             "store_domid": state.store_domid,
@@ -200,12 +203,14 @@ class XenTarget:
             consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
             done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
 
-        helper = Helper(self._ctx, WORKER, args, fds=[fd], on_done=ended, on_log=_log_line)
+        helper = Helper(self._ctx, WORKER, args, fds=[io_fd], on_done=ended, on_log=_log_line)
         try:
             helper.start()
         except LibxlsrError as error:
             self._ctx.call_soon(done, None, error)
             return
+        finally:
+            os.close(io_fd)
         self._helper = helper
         self._look_at_progress(fd, start)
 
