@@ -21,10 +21,10 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import compress, islice
 from operator import sub
 
 from libxlsr.errors import StreamError
@@ -49,6 +49,7 @@ _NAME = RecordType.PAGE_DATA.name
 _VALID_TOP_BYTES = bytes(page_type << 4 for page_type in PAGE_TYPE_NAMES)
 _TOP_BYTES_WITHOUT_DATA = bytes(page_type << 4 for page_type in WITHOUT_DATA)
 _TOP_BYTE_TO_TYPE = bytes(byte >> 4 for byte in range(256))
+_TYPE_TO_HAS_DATA = bytes(byte not in WITHOUT_DATA for byte in range(256))
 
 
 def prefix_length(header: Buffer, offset: int, record_length: int) -> int:
@@ -90,7 +91,7 @@ class PageData:
         return self.entries[7::8].translate(_TOP_BYTE_TO_TYPE)
 
     @cached_property
-    def gfns(self) -> Sequence[int]:
+    def gfns(self) -> array[int]:
         """The guest frame number of each entry."""
         frames = bytearray(self.entries)
         frames[7::8] = bytes(self.count)
@@ -106,40 +107,27 @@ class PageData:
         """The length of the record's body, bytes."""
         return HEADER_SIZE + len(self.entries) + PAGE_SIZE * self.data_pages
 
-    def type_runs(self) -> Iterator[tuple[int, int, int]]:
-        """``(first gfn, number, type)`` for each longest run of like entries one after another."""
-        words = _words(self.entries)
-        count = len(words)
-        first = words[0]
-        if words[-1] - first == count - 1 and words == array("Q", range(first, first + count)):
-            yield first & PAGE_DATA_PFN_MASK, count, first >> _TYPE_SHIFT
-            return
-        # A frame number's last step up can't reach the type's bits: GFN_LIMIT is far below them.
-        steps = map(sub, islice(words, 1, None), words)
-        begin = 0
-        for end, step in enumerate(steps, 1):
-            if step != 1:
-                first = words[begin]
-                yield first & PAGE_DATA_PFN_MASK, end - begin, first >> _TYPE_SHIFT
-                begin = end
-        first = words[begin]
-        yield first & PAGE_DATA_PFN_MASK, count - begin, first >> _TYPE_SHIFT
+    @cached_property
+    def is_consecutive(self) -> bool:
+        """Whether each frame follows the one before it, as in most records of real senders."""
+        return _is_consecutive(self.gfns)
 
     def data_runs(self) -> Iterator[tuple[int, int]]:
         """``(first gfn, number)`` for each longest run of frames whose contents lie one after
         another in the stream, in the stream's order."""
-        begin = length = 0
-        for first, number, page_type in self.type_runs():
-            if page_type in WITHOUT_DATA:
-                continue
-            if length and first == begin + length:
-                length += number
-                continue
-            if length:
-                yield begin, length
-            begin, length = first, number
-        if length:
-            yield begin, length
+        gfns = self.gfns
+        if self.data_pages != self.count:
+            gfns = array("Q", compress(gfns, self.types.translate(_TYPE_TO_HAS_DATA)))
+        if _is_consecutive(gfns):
+            yield gfns[0], len(gfns)
+            return
+        begin = 0
+        for end, step in enumerate(map(sub, islice(gfns, 1, None), gfns), 1):
+            if step != 1:
+                yield gfns[begin], end - begin
+                begin = end
+        if gfns:
+            yield gfns[begin], len(gfns) - begin
 
     def encode(self) -> bytes:
         """The record's body up to the first page's contents."""
@@ -202,6 +190,13 @@ def _wrong_entries(words: Iterable[int]) -> Iterator[tuple[int, str, str]]:
             yield index, f"reserved bits are set in {word:#018x}", "zero in bits 52 to 59"
         elif gfn >= GFN_LIMIT:
             yield index, f"guest frame number is {gfn:#x}", f"less than {GFN_LIMIT:#x}"
+
+
+def _is_consecutive(gfns: array[int]) -> bool:
+    count = len(gfns)
+    if count == 0 or gfns[-1] - gfns[0] != count - 1:
+        return False
+    return gfns == array("Q", range(gfns[0], gfns[0] + count))
 
 
 def _words(entries: Buffer) -> array[int]:

@@ -99,20 +99,13 @@ def test_types_with_data_are_followed_by_it(page_type: int) -> None:
 
 def test_runs() -> None:
     made = PageData.of([(0, 0), (1, 0), (2, 1), (3, 0xF), (4, 0xF), (9, 0), (3, 0), (4, 0), (4, 0)])
-    assert list(made.type_runs()) == [
-        (0, 2, 0),
-        (2, 1, 1),
-        (3, 2, 0xF),
-        (9, 1, 0),
-        (3, 2, 0),
-        (4, 1, 0),
-    ]
+    assert not made.is_consecutive
     assert list(made.data_runs()) == [(0, 3), (9, 1), (3, 2), (4, 1)]
 
 
 def test_a_whole_batch_is_one_run() -> None:
     made = PageData.of([(gfn, 0) for gfn in range(4096, 5120)])
-    assert list(made.type_runs()) == [(4096, 1024, 0)]
+    assert made.is_consecutive
     assert list(made.data_runs()) == [(4096, 1024)]
     holes = PageData.of([(gfn, 0xF) for gfn in range(1024)])
     assert list(holes.data_runs()) == []

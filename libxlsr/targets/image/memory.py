@@ -12,10 +12,14 @@ from pathlib import Path
 
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES
 from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_SENT, PAGE_TYPES
 
-_SCAN_CHUNK = 1 << 20
+_CHUNK = 1 << 20
+"""Bytes of the file of types that are in memory at a time."""
+
+_TYPE_TO_SENT = bytes(PAGE_TYPE_SENT | byte & 0xF for byte in range(256))
 
 
 class GuestMemory:
@@ -41,9 +45,23 @@ class GuestMemory:
                 if stored[start : start + PAGE_SIZE] != view[start : start + PAGE_SIZE]:
                     self.mismatches += 1
 
-    def set_types(self, first_gfn: int, number: int, page_type: int) -> None:
-        """Note the type (0 to 15) of consecutive frames."""
-        _pwrite_all(self._types, bytes([PAGE_TYPE_SENT | page_type]) * number, first_gfn)
+    def set_types(self, batch: PageData) -> None:
+        """Note the types of a record's frames."""
+        types = batch.types.translate(_TYPE_TO_SENT)
+        first_gfn, last_gfn = min(batch.gfns), max(batch.gfns)
+        span = last_gfn - first_gfn + 1
+        if batch.is_consecutive:
+            _pwrite_all(self._types, types, first_gfn)
+        elif span <= min(_CHUNK, PAGE_SIZE * batch.count):
+            # One read and one write instead of one for each frame. They fill no more blocks of the
+            # file than single bytes could, however far apart a hostile stream's frames are.
+            window = bytearray(os.pread(self._types, span, first_gfn).ljust(span, b"\0"))
+            for gfn, page_type in zip(batch.gfns, types):
+                window[gfn - first_gfn] = page_type
+            _pwrite_all(self._types, window, first_gfn)
+        else:
+            for index, gfn in enumerate(batch.gfns):
+                _pwrite_all(self._types, types[index : index + 1], gfn)
 
     def finish(self) -> dict[str, int]:
         """Flush both files to the disk; the number of frames by the name of their type."""
@@ -57,7 +75,7 @@ class GuestMemory:
                 position = os.lseek(self._types, position, os.SEEK_DATA)
             except OSError:
                 break
-            chunk = os.pread(self._types, _SCAN_CHUNK, position)
+            chunk = os.pread(self._types, _CHUNK, position)
             for kind in range(16):
                 counts[kind] += chunk.count(PAGE_TYPE_SENT | kind)
             position += len(chunk)
@@ -70,8 +88,6 @@ class GuestMemory:
 
 
 def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view = view[written:]
-        offset += written
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
