@@ -7,13 +7,13 @@ does the output's name stand for half a guest.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from libxlsr.errors import TargetError
+from libxlsr.targets.image.small_files import json_bytes, write_file
 
 _NAME_SHOWN = 200
 """Bytes of the output's name that its staging directory shows: a name may have 255 (NAME_MAX), and
@@ -65,22 +65,6 @@ class StagedOutput:
     def discard(self) -> None:
         """Remove everything. Raises OSError for what can't be removed."""
         shutil.rmtree(self.path)
-
-
-def json_bytes(value: object) -> bytes:
-    """A value as JSON for people and programs."""
-    return json.dumps(value, indent=1, ensure_ascii=True).encode() + b"\n"
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write and flush one file, readable by its owner only; its directory is made if need be."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(fd)
 
 
 def _fsync(directory: Path) -> None:

@@ -13,7 +13,7 @@ from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import X86TscInfo, decode_body
 from libxlsr.targets.image import layout
-from libxlsr.targets.image.output import json_bytes, write_file
+from libxlsr.targets.image.small_files import json_bytes, write_file
 
 _VCPU_FILES = {
     RecordType.X86_PV_VCPU_BASIC: "basic",
