@@ -57,8 +57,8 @@ def generated(text: str) -> str:
     for name, make in PARTS.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        part = f"{begin}\n{make()}\n{end}"
-        text = pattern.sub(lambda _match, part=part: part, text)
+        part = f"{begin}\n{make()}\n{end}".replace("\\", r"\\")
+        text = pattern.sub(part, text)
     return text
 
 

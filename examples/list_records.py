@@ -18,7 +18,7 @@ def libxc_records(image: IO[bytes]) -> list[tuple[str, int]]:
     libxc.ImageHeader.decode(image.read(libxc.IMAGE_HEADER_SIZE), image.tell())
     domain = libxc.DomainHeader.decode(image.read(libxc.DOMAIN_HEADER_SIZE), image.tell())
     print(f"  libxc stream saved by Xen {domain.xen_major}.{domain.xen_minor}")
-    records = []
+    records: list[tuple[str, int]] = []
     while not records or records[-1][0] != libxc.RecordType.END.name:
         header = libxc.RecordHeader.decode(image.read(libxc.RECORD_HEADER_SIZE), image.tell())
         image.seek(header.padded_length, 1)
