@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Callable
 
@@ -39,9 +40,9 @@ class ImageTarget:
 
     name = "image"
 
-    def __init__(self, ctx: Context, output: Path) -> None:
+    def __init__(self, ctx: Context, output: str | os.PathLike[str]) -> None:
         self._ctx = ctx
-        self._output = output.absolute()
+        self._output = Path(output).absolute()
         self._staged: StagedOutput | None = None
         self._helper: Helper | None = None
         self._hooks: TargetHooks | None = None
