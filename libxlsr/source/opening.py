@@ -19,9 +19,8 @@ from libxlsr.formats import xl
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
 from libxlsr.formats.recognise import recognise
 from libxlsr.helper.parent import Helper
+from libxlsr.source.codecs import COMPRESSED
 from libxlsr.source.fd_source import FdSource
-
-COMPRESSED = frozenset({"gzip", "xz", "zstd"})
 
 
 @dataclass(frozen=True)
