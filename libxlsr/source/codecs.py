@@ -1,0 +1,129 @@
+"""The codecs that an image may be compressed with: a compressed file in, chunks of bytes out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import select
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from libxlsr.errors import BackendUnavailable, StreamError
+
+CHUNK = 256 * 1024
+
+WINDOW_MAX = 128 << 20
+"""Bytes that a decompressor may take for its window or dictionary: what ``zstd -d`` allows without
+``--long``; ``xz -9`` needs 65 MiB."""
+
+COMPRESSED = frozenset({"gzip", "xz", "zstd"})
+"""The kinds of `libxlsr.formats.recognise` that ``plain_chunks`` takes."""
+
+
+def _gzip_chunks(source: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=source, mode="rb") as plain:
+        while chunk := plain.read(CHUNK):
+            yield chunk
+
+
+def _xz_chunks(source: BinaryIO) -> Iterator[bytes]:
+    # LZMAFile would do, but it can't be given a memory limit.
+    data = source.read(CHUNK)
+    while data:
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX)
+        while not decompressor.eof:
+            if decompressor.needs_input and not data:
+                raise EOFError("the compressed data ends too early")
+            chunk = decompressor.decompress(data, CHUNK)
+            if chunk:
+                yield chunk
+            data = source.read(CHUNK) if decompressor.needs_input else b""
+        # Streams may follow each other, with zero padding between them (.xz format, 2.2).
+        data = (decompressor.unused_data or data).lstrip(b"\0") or source.read(CHUNK).lstrip(b"\0")
+
+
+def _zstd_chunks(source: BinaryIO) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise BackendUnavailable(
+            "the image is compressed with zstd, which needs the package zstandard",
+            remedy="pip install 'libxlsr[zstd]', or pipe it through zstd -dc",
+        ) from error
+    decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
+    try:
+        with decompressor.stream_reader(source, read_across_frames=True) as plain:
+            while chunk := plain.read(CHUNK):
+                yield chunk
+    except zstandard.ZstdError as error:
+        raise zlib.error(str(error)) from error
+
+
+_CODECS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
+    "gzip": _gzip_chunks,
+    "xz": _xz_chunks,
+    "zstd": _zstd_chunks,
+}
+
+
+class _PrefixedFd(io.RawIOBase):
+    """The input with its prefix in front; counts what was taken."""
+
+    def __init__(self, fd: int, prefix: bytes) -> None:
+        self._fd = fd
+        self._prefix = prefix
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._prefix:
+            count = min(len(view), len(self._prefix))
+            view[:count] = self._prefix[:count]
+            self._prefix = self._prefix[count:]
+        else:
+            count = self._readv(view)
+        self.count += count
+        return count
+
+    def _readv(self, view: memoryview) -> int:
+        # The fd may be in non-blocking mode, which belongs to whoever opened it.
+        while True:
+            try:
+                return os.readv(self._fd, [view])
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._fd, select.POLLIN)
+                poll.poll()
+
+
+class Decompression:
+    """The plain bytes of what is compressed on ``fd``; ``prefix`` was read of it before."""
+
+    def __init__(self, codec: str, fd: int, prefix: bytes = b"") -> None:
+        """``codec`` is one of COMPRESSED."""
+        self._codec = codec
+        self._raw = _PrefixedFd(fd, prefix)
+
+    @property
+    def compressed_bytes(self) -> int:
+        """How many compressed bytes were taken so far."""
+        return self._raw.count
+
+    def chunks(self) -> Iterator[bytes]:
+        """The plain bytes, to the end. Raises StreamError for damaged data, OSError, and
+        BackendUnavailable for zstd without its package."""
+        try:
+            yield from _CODECS[self._codec](io.BufferedReader(self._raw, CHUNK))
+        except (zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+            count = self.compressed_bytes
+            raise StreamError(
+                f"the {self._codec} data is damaged after {count} compressed bytes ({error})",
+                offset=None,
+                remedy="get a whole copy of the image",
+            ) from error
