@@ -1,0 +1,116 @@
+"""The automaton: every state with every trigger, and the three places that name the triggers."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+from transitions import MachineError
+
+from libxlsr.stream import machine
+from libxlsr.stream.machine import TABLE, State, StreamMachine
+
+TRIGGERS = sorted({trigger for trigger, _, _ in TABLE})
+LEGAL = {(source, trigger): dest for trigger, source, dest in TABLE}
+LIVE = (State.HEADER, State.RECORD_HDR, State.RECORD_BODY, State.PROCESS)
+
+
+def machine_in(state: State, trace: machine.Trace | None = None) -> StreamMachine:
+    """A machine that was brought to ``state`` by legal triggers, the shortest way."""
+    ways: dict[State, list[str]] = {State.HEADER: []}
+    while state not in ways:
+        for trigger, source, dest in TABLE:
+            if source in ways:
+                ways.setdefault(dest, [*ways[source], trigger])
+    brought = StreamMachine(trace)
+    for trigger in ways[state]:
+        getattr(brought, trigger)()
+    assert brought.state is state
+    return brought
+
+
+@pytest.mark.parametrize(("state", "trigger"), list(itertools.product(State, TRIGGERS)))
+def test_every_pair(state: State, trigger: str) -> None:
+    transitions: list[tuple[str, State, State]] = []
+    stream = machine_in(state, lambda *transition: transitions.append(transition))
+    transitions.clear()
+    dest = LEGAL.get((state, trigger))
+    if dest is None:
+        with pytest.raises(MachineError):
+            getattr(stream, trigger)()
+        assert stream.state is state
+        assert transitions == []
+    else:
+        getattr(stream, trigger)()
+        assert stream.state is dest
+        assert transitions == [(trigger, state, dest)]
+
+
+def test_the_table_has_no_pair_twice() -> None:
+    assert len(LEGAL) == len(TABLE)
+
+
+def test_a_new_machine_waits_for_the_header() -> None:
+    assert StreamMachine().state is State.HEADER
+
+
+def test_nothing_leaves_the_last_two_states() -> None:
+    assert {state for state, _ in LEGAL} == set(LIVE)
+
+
+@pytest.mark.parametrize("state", LIVE)
+def test_each_live_state_can_fail(state: State) -> None:
+    assert LEGAL[state, "fail"] is State.FAILED
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_is_live(state: State) -> None:
+    assert machine_in(state).is_live is (state in LIVE)
+
+
+def _declared() -> set[str]:
+    """The triggers in the TYPE_CHECKING block of StreamMachine."""
+    tree = ast.parse(Path(machine.__file__).read_text())
+    (declaring,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and _is_type_checking(node.test)
+    ]
+    return {node.name for node in declaring.body if isinstance(node, ast.FunctionDef)}
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+def test_table_declarations_and_bound_names_are_one_set() -> None:
+    stream = StreamMachine()
+    bound = {
+        name
+        for name, value in vars(stream).items()
+        if not name.startswith("_") and callable(value) and not name.startswith("is_")
+    }
+    # `transitions` binds three names of its own to every model.
+    bound -= {"trigger", "may_trigger"} | {f"may_{trigger}" for trigger in TRIGGERS}
+    assert _declared() == set(TRIGGERS) == bound
+
+
+def test_no_door_round_the_table() -> None:
+    assert not [name for name in dir(StreamMachine()) if name.startswith("to_")]
+
+
+def test_no_declared_trigger_is_a_real_method_that_would_win() -> None:
+    assert not set(TRIGGERS) & set(vars(StreamMachine))
+
+
+def test_the_trace_is_told_of_each_transition_and_of_no_refused_trigger() -> None:
+    transitions: list[tuple[str, State, State]] = []
+    stream = StreamMachine(lambda *transition: transitions.append(transition))
+    stream.header_done()
+    with pytest.raises(MachineError):
+        stream.complete()
+    stream.fail()
+    assert transitions == [
+        ("header_done", State.HEADER, State.RECORD_HDR),
+        ("fail", State.RECORD_HDR, State.FAILED),
+    ]
