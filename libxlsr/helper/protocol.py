@@ -40,6 +40,12 @@ MESSAGE_MAX = 64 * 1024
 TEXT_MAX = 4096
 """The longest text of a log line or an error in characters; what is longer is cut."""
 
+ERRNO_MAX = 4095
+"""The kernel's MAX_ERRNO (include/linux/err.h)."""
+
+OFFSET_MAX = 2**63 - 1
+"""The largest off_t."""
+
 Message = dict[str, Any]
 
 _MEMBERS: Mapping[str, Mapping[str, type]] = {
@@ -110,6 +116,13 @@ def error_to_fields(error: LibxlsrError) -> dict[str, object]:
     return fields
 
 
+def _in_range(name: str, value: object) -> bool:
+    """Whether a number can be what it is said to be; os.strerror() takes no larger errno."""
+    if not isinstance(value, int):
+        return True
+    return 0 <= value <= (ERRNO_MAX if name == "errno" else OFFSET_MAX)
+
+
 def error_from_fields(fields: Mapping[str, object]) -> LibxlsrError:
     """The error that `error_to_fields` described. Raises `ProtocolError` on anything else."""
     kinds = {kind.__name__: kind for kind in _ERROR_FIELDS}
@@ -122,7 +135,7 @@ def error_from_fields(fields: Mapping[str, object]) -> LibxlsrError:
     optional: dict[str, Any] = {}
     for name, wanted in {"remedy": str, **_ERROR_FIELDS[kind]}.items():
         value: object | None = fields.get(name)
-        if value is not None and type(value) is not wanted:
+        if value is not None and (type(value) is not wanted or not _in_range(name, value)):
             raise ProtocolError(f"an error without a proper {name!r}")
         optional[name] = value
     return kind(message, **optional)
