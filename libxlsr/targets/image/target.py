@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -39,6 +40,7 @@ class ImageTarget:
     """
 
     name = "image"
+    _worker = "libxlsr.targets.image.worker"
 
     def __init__(self, ctx: Context, output: str | os.PathLike[str]) -> None:
         self._ctx = ctx
@@ -66,25 +68,9 @@ class ImageTarget:
         assert self._staged is not None
         assert self._hooks is not None
 
-        def helper_done(result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
-            self._helper = None
-            if result is None:
-                done(None, error)
-                return
-            self._libxc = result
-            failover = result["failover"]
-            done(
-                LibxcOutcome(
-                    consumed=result["consumed"],
-                    guest_kind=result["kind"],
-                    failover=None if failover is None else StreamError(failover, offset=None),
-                ),
-                None,
-            )
-
         self._helper = Helper(
             self._ctx,
-            "libxlsr.targets.image.worker",
+            self._worker,
             {
                 "fd": stream.fd,
                 "offset": stream.offset,
@@ -92,7 +78,7 @@ class ImageTarget:
                 "directory": str(self._staged.path),
             },
             fds=(stream.fd,),
-            on_done=helper_done,
+            on_done=functools.partial(self._helper_done, done),
             on_log=logger.log,
             on_progress=self._hooks.progress,
             on_call=self._helper_call,
@@ -102,6 +88,24 @@ class ImageTarget:
         except TargetError as error:
             self._helper = None
             self._ctx.call_soon(done, None, error)
+
+    def _helper_done(
+        self, done: LibxcDone, result: dict[str, Any] | None, error: LibxlsrError | None
+    ) -> None:
+        self._helper = None
+        if result is None:
+            done(None, error)
+            return
+        self._libxc = result
+        failover = result["failover"]
+        done(
+            LibxcOutcome(
+                consumed=result["consumed"],
+                guest_kind=result["kind"],
+                failover=None if failover is None else StreamError(failover, offset=None),
+            ),
+            None,
+        )
 
     def emulator_xenstore_data(self, data: libxl.EmulatorXenstoreData, done: Done) -> None:
         """Write the keys and values as JSON."""
