@@ -1,0 +1,358 @@
+"""Restores on asyncio's loop and on uvloop: results, progress, and cancelling at every stage.
+
+That no fd, child and file is left is checked after each test by the fixture ``nothing_leaks``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+
+import pytest
+from loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
+
+from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
+from libxlsr.formats import libxl, xl
+from libxlsr.stream.machine import State
+
+__all__ = ["image", "loop", "run_async"]
+
+LIBXL_START = IMAGE.index(b"LibxlFmt")
+LIBXC_START = LIBXL_START + libxl.HEADER_SIZE + libxl.RECORD_HEADER_SIZE
+
+STAGES = {
+    "before the first byte": 0,
+    "in the xl header": 20,
+    "in the configuration": xl.FIXED_HEADER_SIZE + 9,
+    "in the libxl header": LIBXL_START + 5,
+    "in the libxc image header": LIBXC_START + 3,
+    "in memory": len(IMAGE) * 2 // 3,
+    "in the emulator's record": len(IMAGE) - 40,
+}
+
+
+def test_a_file_is_restored(run_async: Run, image: Path, tmp_path: Path) -> None:
+    result = run_async(aio.restore(image, target="image", output=tmp_path / "guest"))
+    assert isinstance(result, RestoreResult)
+    assert (tmp_path / "guest" / "image.json").is_file()
+    assert result.stream_bytes == len(IMAGE)
+
+
+def test_what_follows_the_stream_on_an_fd_stays_there(run_async: Run, tmp_path: Path) -> None:
+    with pipe_holding(IMAGE[:30000]) as (read_end, write_end):
+
+        async def feed() -> None:
+            restoring = asyncio.ensure_future(
+                aio.restore(read_end, target="image", output=tmp_path / "guest")
+            )
+            rest = memoryview(IMAGE + b"handshake")[30000:]
+            os.set_blocking(write_end, False)
+            while rest:
+                try:
+                    rest = rest[os.write(write_end, rest) :]
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            await restoring
+
+        run_async(feed())
+        assert os.read(read_end, 100) == b"handshake"
+
+
+def test_a_damaged_image_is_a_stream_error(run_async: Run, tmp_path: Path) -> None:
+    path = tmp_path / "guest.save"
+    path.write_bytes(IMAGE[:-5])
+    with pytest.raises(StreamError, match=r"truncated|ends"):
+        run_async(aio.restore(path, target="image", output=tmp_path / "guest"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["guest.save"]
+
+
+def test_wrong_options_are_refused_at_once(run_async: Run, image: Path) -> None:
+    with pytest.raises(UsageError, match="output directory"):
+        run_async(aio.restore(image, target="image"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cancelling_undoes_everything(run_async: Run, tmp_path: Path, stage: str) -> None:
+    async def cancel_there(read_end: int) -> None:
+        async with aio.Adapter() as adapter:
+            task = asyncio.ensure_future(
+                aio.restore(read_end, target="image", output=tmp_path / "guest", adapter=adapter)
+            )
+            await _until_drained(read_end)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert adapter.ctx.registered() == []
+
+    with pipe_holding(IMAGE[: STAGES[stage]]) as (read_end, _write_end):
+        run_async(cancel_there(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def _until_drained(read_end: int) -> None:
+    """Until the restore has read all that the pipe holds, and has asked for more."""
+    import fcntl
+    import struct
+    import termios
+
+    while struct.unpack("i", fcntl.ioctl(read_end, termios.FIONREAD, b"\0" * 4))[0]:
+        await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
+    async def cancel_twice(read_end: int) -> None:
+        phases: list[Phase] = []
+        async with aio.Adapter() as adapter:
+
+            async def watched() -> None:
+                async with adapter.restoration(
+                    read_end, target="image", output=tmp_path / "guest"
+                ) as restoration:
+                    async for progress in restoration:
+                        phases.append(progress.phase)
+
+            task = asyncio.ensure_future(watched())
+            while Phase.MEMORY not in phases:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not task.done()  # its helper is still being stopped
+            task.cancel()
+            await asyncio.sleep(0)
+            assert not task.done()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert adapter.ctx.registered() == []
+
+    with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _write_end):
+        run_async(cancel_twice(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wait_for_ends_it(run_async: Run, tmp_path: Path) -> None:
+    with pipe_holding(IMAGE[:1000]) as (read_end, _), pytest.raises(asyncio.TimeoutError):
+        run_async(
+            asyncio.wait_for(aio.restore(read_end, target="image", output=tmp_path / "guest"), 0.01)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is of Python 3.11")
+def test_timeout_ends_it(run_async: Run, tmp_path: Path) -> None:
+    async def within(read_end: int) -> None:
+        if sys.version_info >= (3, 11):
+            async with asyncio.timeout(0.01):
+                await aio.restore(read_end, target="image", output=tmp_path / "guest")
+
+    with pipe_holding(IMAGE[:1000]) as (read_end, _write_end), pytest.raises(TimeoutError):
+        run_async(within(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deadline_is_an_error_of_libxlsr(run_async: Run, tmp_path: Path) -> None:
+    with pipe_holding(IMAGE[:1000]) as (read_end, _write_end), pytest.raises(TimedOut):
+        run_async(aio.restore(read_end, target="image", output=tmp_path / "guest", deadline=0.01))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_tells_each_phase_in_order(run_async: Run, image: Path, tmp_path: Path) -> None:
+    async def phases() -> list[Phase]:
+        seen: list[Phase] = []
+        async with (
+            aio.Adapter() as adapter,
+            adapter.restoration(image, target="image", output=tmp_path / "guest") as restoration,
+        ):
+            async for progress in restoration:
+                if progress.phase not in seen:
+                    seen.append(progress.phase)
+            await restoration.result()
+        return seen
+
+    assert run_async(phases()) == [
+        Phase.PREPARING,
+        Phase.MEMORY,
+        Phase.RECORDS,
+        Phase.FINISHING,
+    ]
+
+
+def test_nobody_has_to_read_the_progress(run_async: Run, image: Path, tmp_path: Path) -> None:
+    async def unread() -> int:
+        async with (
+            aio.Adapter() as adapter,
+            adapter.restoration(image, target="image", output=tmp_path / "guest") as restoration,
+        ):
+            await restoration.result()
+            return len([progress async for progress in restoration])
+
+    assert run_async(unread()) <= len(Phase)
+
+
+def test_leaving_the_block_aborts(run_async: Run, tmp_path: Path) -> None:
+    async def leave(read_end: int) -> None:
+        async with (
+            aio.Adapter() as adapter,
+            adapter.restoration(read_end, target="image", output=tmp_path / "guest") as restoration,
+        ):
+            async for progress in restoration:
+                if progress.phase is Phase.MEMORY:
+                    raise ZeroDivisionError
+
+    with pipe_holding(IMAGE[:-9]) as (read_end, _write_end), pytest.raises(ZeroDivisionError):
+        run_async(leave(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_abort_gives_its_reason(run_async: Run, tmp_path: Path) -> None:
+    async def abort(read_end: int) -> None:
+        async with (
+            aio.Adapter() as adapter,
+            adapter.restoration(read_end, target="image", output=tmp_path / "guest") as restoration,
+        ):
+            restoration.abort(Aborted("the operator said so"))
+            restoration.abort()
+            await restoration.result()
+
+    with pipe_holding(b"") as (read_end, _), pytest.raises(Aborted, match="the operator said so"):
+        run_async(abort(read_end))
+
+
+def test_a_cancel_that_comes_too_late_is_logged(
+    run_async: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def too_late(fd: int) -> None:
+        def cancel_when_complete(trigger: str, source: State, dest: State) -> None:
+            if trigger == "complete":
+                task.cancel()
+
+        task = asyncio.ensure_future(
+            aio.restore(fd, target="image", output=tmp_path / "guest", trace=cancel_when_complete)
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    fd = os.open(image, os.O_RDONLY)
+    try:
+        with caplog.at_level(logging.WARNING, "libxlsr.aio"):
+            run_async(too_late(fd))
+    finally:
+        os.close(fd)
+    assert (tmp_path / "guest" / "image.json").is_file()
+    assert "cancelled too late" in caplog.text
+
+
+def test_a_loop_that_is_closed_early_leaves_nothing(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    async def until_memory(read_end: int) -> asyncio.Task[RestoreResult]:
+        task = asyncio.ensure_future(
+            aio.restore(read_end, target="image", output=tmp_path / "guest")
+        )
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0)
+        return task
+
+    with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _write_end):
+        loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed"
+        coroutine = loop.run_until_complete(until_memory(read_end)).get_coro()
+        loop.close()
+        assert isinstance(coroutine, Coroutine)
+        coroutine.close()  # as the garbage collector does
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_share_an_adapter(run_async: Run, tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(IMAGE)
+    (tmp_path / "bad").write_bytes(IMAGE[:3000])
+
+    async def many() -> list[object]:
+        async with aio.Adapter() as adapter:
+            return await asyncio.gather(
+                *(
+                    aio.restore(
+                        tmp_path / ("bad" if number % 3 == 2 else "good"),
+                        target="image",
+                        output=tmp_path / f"guest-{number}",
+                        adapter=adapter,
+                    )
+                    for number in range(6)
+                ),
+                return_exceptions=True,
+            )
+
+    kinds = [type(outcome) for outcome in run_async(many())]
+    assert kinds == [RestoreResult, RestoreResult, StreamError] * 2
+
+
+def test_an_adapter_that_is_left_aborts_what_runs(run_async: Run, tmp_path: Path) -> None:
+    async def leave(read_end: int) -> None:
+        async with aio.Adapter() as adapter:
+            task = asyncio.ensure_future(
+                aio.restore(read_end, target="image", output=tmp_path / "guest", adapter=adapter)
+            )
+            while not list(tmp_path.iterdir()):
+                await asyncio.sleep(0)
+        with pytest.raises(Aborted, match="abandoned"):
+            await task
+
+    with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _write_end):
+        run_async(leave(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_daemon_keeps_its_signals_threads_and_children(
+    run_async: Run, image: Path, tmp_path: Path
+) -> None:
+    async def beside_children() -> list[int]:
+        statuses: list[int] = []
+
+        async def own_child(number: int) -> None:
+            process = await asyncio.create_subprocess_exec("sh", "-c", f"exit {number}")
+            statuses.append(await process.wait())
+
+        await asyncio.gather(
+            aio.restore(image, target="image", output=tmp_path / "guest"),
+            *(own_child(number) for number in range(5)),
+        )
+        return sorted(status for status in statuses if status is not None)
+
+    forked = os.fork()
+    if forked == 0:
+        os._exit(7)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT)}
+    assert run_async(beside_children()) == [0, 1, 2, 3, 4]
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert os.WEXITSTATUS(os.waitpid(forked, 0)[1]) == 7
+
+
+def test_there_is_no_thread(image: Path, tmp_path: Path) -> None:
+    async def counted() -> set[int]:
+        counts = set()
+        async with (
+            aio.Adapter() as adapter,
+            adapter.restoration(image, target="image", output=tmp_path / "guest") as restoration,
+        ):
+            async for _progress in restoration:
+                counts.add(threading.active_count())
+        return counts
+
+    before = threading.active_count()
+    assert asyncio.run(asyncio.wait_for(counted(), PATIENCE)) == {before}
+
+
+def test_importing_libxlsr_does_not_import_asyncio() -> None:
+    code = (
+        "import sys, libxlsr; libxlsr.restore; libxlsr.restore_ao; libxlsr.run; "
+        "sys.exit('asyncio' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
