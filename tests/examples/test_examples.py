@@ -15,7 +15,14 @@ EXPECTED = Path(__file__).with_name("expected")
 
 @pytest.mark.parametrize(
     ("program", "arguments"),
-    [("list_records.py", [str(IMAGE)]), ("step_by_hand.py", []), ("read_counter.py", [])],
+    [
+        ("list_records.py", [str(IMAGE)]),
+        ("step_by_hand.py", []),
+        ("read_counter.py", []),
+        ("own_select_loop.py", []),
+        ("own_selectors_loop.py", []),
+        ("single_events.py", []),
+    ],
 )
 def test_example_prints_what_is_expected(program: str, arguments: list[str]) -> None:
     ran = subprocess.run(
