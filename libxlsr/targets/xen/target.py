@@ -100,6 +100,11 @@ class XenTarget:
         """The new domain's id, once there is one."""
         return self._domid
 
+    @property
+    def helper_pid(self) -> int | None:
+        """The process id of the child while libxenguest reads the stream."""
+        return None if self._helper is None else self._helper.pid
+
     # prepare
 
     def prepare(self, image: ImageDescription, hooks: TargetHooks, done: Done) -> None:

@@ -1,0 +1,85 @@
+"""Guests that tick, as xl saved them, and how they are looked at from dom0."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGES = Path("/var/tmp/libxlsr-images")
+CONSOLES = Path("/var/log/xen/console")
+GUEST = """\
+name="{name}"
+type="{kind}"
+kernel="/srv/guest/vmlinuz"
+ramdisk="/srv/guest/initrd"
+extra="console=hvc0 quiet"
+memory={memory}
+vcpus=1
+"""
+MEMORY = {"pv": 96, "pvh": 128}
+BOOT_SECONDS = 300
+
+
+def xl(*arguments: str) -> str:
+    """Run xl; raises with its output when it fails."""
+    done = subprocess.run(["xl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"xl {' '.join(arguments)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@dataclass
+class Guest:
+    """A guest that ticks, and the image that xl saved of it."""
+
+    kind: str
+    name: str
+    image: Path
+
+    @property
+    def console(self) -> str:
+        """What it has said since it was first booted."""
+        path = CONSOLES / f"guest-{self.name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def ticks(self) -> list[tuple[int, str]]:
+        """The numbers that it counted, each with the digest of its memory."""
+        found = re.findall(r"^tick (\d+) ([0-9a-f]{32})\s*$", self.console, re.MULTILINE)
+        return [(int(number), digest) for number, digest in found]
+
+    def wait_for_ticks(self, count: int) -> list[tuple[int, str]]:
+        """Wait until it has ticked ``count`` times more; those ticks."""
+        before = len(self.ticks())
+        wait_until(lambda: len(self.ticks()) >= before + count, f"{self.name} to tick")
+        return self.ticks()[before:]
+
+    def destroy(self) -> None:
+        subprocess.run(["xl", "destroy", self.name], capture_output=True, check=False)
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = BOOT_SECONDS) -> None:
+    """Wait for something that only time brings; emulation is slow."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.1)
+
+
+def saved_guest(kind: str) -> Guest:
+    """A guest of the kind, saved by xl after it has ticked; made once a boot of dom0."""
+    guest = Guest(kind, f"lab-{kind}", IMAGES / f"{kind}.save")
+    if not guest.image.exists():
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        config = IMAGES / f"{kind}.cfg"
+        config.write_text(GUEST.format(name=guest.name, kind=kind, memory=MEMORY[kind]))
+        xl("create", "-q", str(config))
+        guest.wait_for_ticks(3)
+        unfinished = guest.image.with_suffix(".part")
+        xl("save", guest.name, str(unfinished))
+        unfinished.rename(guest.image)
+    return guest
