@@ -2,7 +2,7 @@
 
 ::
 
-    with feed("packets", data, sizes=[1]) as fd:      # one byte at a time, really
+    with feed("pieces", data, sizes=[7, 1]) as fd:      # never two pieces in one read
         ao = restore_ao(ctx, fd, target)
 """
 
@@ -11,15 +11,27 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import select
 import socket
+import sys
 import tempfile
+import termios
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-WAYS = ("file", "pipe", "socket", "nonblocking pipe", "nonblocking socket", "high fd", "packets")
-"""What ``feed`` knows. "high fd" is a pipe beyond select()'s 1024 fds; "packets" a pipe that gives
-each piece to a read of its own (pipe(2), O_DIRECT)."""
+WAYS = (
+    "file",
+    "pipe",
+    "socket",
+    "nonblocking pipe",
+    "nonblocking socket",
+    "high fd",
+    "bytes",
+    "pieces",
+)
+"""What ``feed`` knows. "high fd" is a pipe beyond select()'s 1024 fds. "bytes" is one that gives a
+single byte to each read, "pieces" one into which the next piece comes when it is empty."""
 
 HIGH_FD = 1500
 
@@ -28,8 +40,8 @@ HIGH_FD = 1500
 def feed(way: str, data: bytes, *, sizes: Iterable[int] = (65536,)) -> Iterator[int]:
     """An fd from which ``data`` can be read, and then its end.
 
-    A thread writes pieces of the ``sizes``, over and over; it stops when the fd is closed, which
-    happens at the end of the ``with``.
+    A thread writes pieces of the ``sizes``, over and over; it stops when nobody reads any more. The
+    fd is closed at the end of the ``with``.
     """
     if way == "file":
         with tempfile.TemporaryFile() as file:
@@ -39,7 +51,8 @@ def feed(way: str, data: bytes, *, sizes: Iterable[int] = (65536,)) -> Iterator[
             yield file.fileno()
         return
     fd, write_end = _ends(way)
-    writer = threading.Thread(target=_write, args=(write_end, data, list(sizes)))
+    sizes = [1] if way == "bytes" else list(sizes)
+    writer = threading.Thread(target=_write, args=(write_end, data, sizes, way == "pieces"))
     writer.start()
     try:
         yield fd
@@ -52,7 +65,9 @@ def _ends(way: str) -> tuple[int, int]:
     if way.endswith("socket"):
         ours, theirs = socket.socketpair()
         fd, write_end = ours.detach(), theirs.detach()
-    elif way == "packets":
+    elif way == "bytes":
+        # Packet mode: each write() is read by a read() of its own, which drops what it doesn't
+        # take. Of one byte nothing is dropped.
         fd, write_end = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
     else:
         fd, write_end = os.pipe()
@@ -64,7 +79,19 @@ def _ends(way: str) -> tuple[int, int]:
     return fd, write_end
 
 
-def _write(fd: int, data: bytes, sizes: list[int]) -> None:
+def _unread(fd: int) -> int:
+    """How many bytes a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _is_read(fd: int) -> bool:
+    """Whether a pipe's other end is open still."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return not poll.poll(0)
+
+
+def _write(fd: int, data: bytes, sizes: list[int], paced: bool) -> None:
     view = memoryview(data)
     write: Callable[[int, memoryview], int] = os.write
     try:
@@ -74,6 +101,8 @@ def _write(fd: int, data: bytes, sizes: list[int]) -> None:
             piece, view = view[:size], view[size:]
             while piece:
                 piece = piece[write(fd, piece) :]
+            while paced and _unread(fd) and _is_read(fd):
+                os.sched_yield()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the reader has what it wants
     finally:
