@@ -7,6 +7,7 @@ The order of a restore, and where each part of it is (libxl's function in bracke
     create          xc_domain_create, limits, event channels, paging pool, TSC
                     [libxl__domain_make, libxl__build_pre, libxl__arch_domain_create]
     xenstore_nodes  the domain's nodes in one transaction [libxl__domain_make]
+    cpu_policy      whether the host can give the guest its CPU, where the image is a file
     worker          xc_domain_restore, in the helper's child [libxl-save-helper]
     xenstore_nodes  rings, memory and vCPUs; introduction [libxl__build_post]
     console         the primary console, and the wait for its tty [libxl__device_console_add]

@@ -39,6 +39,7 @@ from libxlsr.targets.xen import (
     xenstore_nodes,
 )
 from libxlsr.targets.xen.config import DomainConfig, read_config
+from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
@@ -54,8 +55,6 @@ PROGRESS_INTERVAL = 0.2
 DESTROY_POLL = 0.05
 DESTROY_TIMEOUT = 10.0
 """LIBXL_DESTROY_TIMEOUT, seconds until a destroyed domain must have gone."""
-
-_WORKER_REMEDY = "see the log lines of libxenguest above"
 
 
 @dataclass(frozen=True)
@@ -171,13 +170,15 @@ class XenTarget:
 
     def restore_libxc(self, stream: LibxcStream, done: LibxcDone) -> None:
         """Let libxenguest read the libxc stream, in a child."""
-        _xenctrl, _xenstore, config = self._parts()
+        xenctrl, _xenstore, config = self._parts()
         assert self._state is not None
         state, fd = self._state, stream.fd
         try:
             start = _rewind(stream)
-        except TargetError as error:
-            self._ctx.call_soon(done, None, error)
+            if start is not None:
+                check_cpu_policy(xenctrl, state.domid, fd, start)
+        except (LibxlsrError, OSError) as error:
+            self._ctx.call_soon(done, None, _as_error(error, "restore the domain"))
             return
         # A child's first three fds are its own: an image on standard input needs another number.
         io_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
