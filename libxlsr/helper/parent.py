@@ -22,6 +22,7 @@ from typing import Any, Callable, Optional
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent
+from libxlsr.formats.text import printable
 from libxlsr.helper import protocol
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Helper:
     def _handle(self, message: protocol.Message) -> None:
         kind = message["kind"]
         if kind == "log":
-            self._last_log = message["text"]
+            self._last_log = _last_line(message["text"]) or self._last_log
             if self._on_log is not None:
                 self._on_log(message["level"], message["text"])
         elif kind == "progress":
@@ -206,7 +207,7 @@ class Helper:
             lines.append(self._stderr_partial)
             self._stderr_partial = b""
         for line in lines:
-            text = line.decode(errors="replace").rstrip()
+            text = _last_line(line.decode(errors="replace"))
             if text:
                 self._last_words.append(text)
                 logger.debug("helper %s: %s", self._worker, text)
@@ -251,6 +252,12 @@ class Helper:
             what = f"the helper {status} before it reported a result"
         words = self._last_words[-1] if self._last_words else self._last_log
         return TargetError(what, last_log=words)
+
+
+def _last_line(untrusted_text: str) -> str:
+    """The last line of a text that is not empty, fit for a terminal."""
+    lines = untrusted_text.strip().splitlines()
+    return printable(lines[-1], protocol.TEXT_MAX) if lines else ""
 
 
 def _checked_counters(untrusted_counters: Mapping[str, object]) -> Mapping[str, int]:
