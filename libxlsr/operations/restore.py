@@ -100,7 +100,8 @@ class _Restore:
         self._image: Opened | None = None
         self._reader: StreamReader | None = None
         self._header: libxl.Header | None = None
-        self._target_busy = False
+        # Two where libxc waits while a record of its checkpoint is acted on.
+        self._target_calls = 0
         self._libxc_running = False
         self._lent: tuple[int, bool] | None = None
         self._libxc: LibxcOutcome | None = None
@@ -155,15 +156,18 @@ class _Restore:
         source = self._image.source
         stream = LibxcStream(source.fd, offset, source.take_prefix())
         self._lend(source.fd)
-        self._target_busy = self._libxc_running = True
+        self._target_calls += 1
+        self._libxc_running = True
 
         def finished(outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
-            self._target_busy = self._libxc_running = False
+            self._target_calls -= 1
+            self._libxc_running = False
             self._take_back()
             self._libxc = outcome
             if outcome is not None:
                 self._libxc_done(outcome)
             if self._error is not None:
+                self._note_later(error)
                 self._check_all_finished()
             else:
                 self._enter(Phase.RECORDS)
@@ -345,10 +349,10 @@ class _Restore:
 
     def _finish(self) -> None:
         self._enter(Phase.FINISHING)
-        self._target_busy = True
+        self._target_calls += 1
 
         def finished(restored: Restored | None, error: LibxlsrError | None) -> None:
-            self._target_busy = False
+            self._target_calls -= 1
             if restored is not None:
                 # The guest is there, and an abort that came too late can't unmake it.
                 self._error = None
@@ -356,6 +360,7 @@ class _Restore:
                 assert self._opening is not None
                 self._opening.close()
             elif self._error is not None:
+                self._note_later(error)
                 self._check_all_finished()
             else:
                 assert error is not None
@@ -403,34 +408,45 @@ class _Restore:
 
     def _fail(self, error: LibxlsrError) -> None:
         """The first error: tell every task to stop. Also the ao's abort handler."""
-        if self._error is not None or self._restored is not None:
+        if self._restored is not None:
+            return
+        if self._error is not None:
+            self._note_later(error)
             return
         self._error = error
-        if not self._compressed():  # else the decompressor may have something to say first
+        # Compressed data that can't be decompressed may be the cause: _opening_failed() will say.
+        if not self._compressed() or self._ao.aborting is not None:
             self._ao.abort(error)
+            self._error = self._ao.aborting  # the caller's abort, if that came first
         self._enter(Phase.UNDOING)
         if self._image is not None:
             self._image.source.kill()
         if self._reader is not None:
             self._reader.abort(error)
-        if self._target_busy:
+        if self._target_calls:
             self._target.abort(error)
         self._check_all_finished()
 
+    def _note_later(self, error: LibxlsrError | None) -> None:
+        """Keep an error that came after the first one."""
+        first = self._error
+        if first is None or error is None or error is first or error in first.later:
+            return
+        first.later.append(error)
+
     def _check_all_finished(self) -> None:
         """When every task has stopped: undo, once, and report the first error."""
-        if self._target_busy:
+        if self._target_calls:
             return
         if self._opening is not None:
             self._opening.close()
             return
         error = self._error
         assert error is not None
-        self._target_busy = True  # for good: nothing comes after the rollback
+        self._target_calls += 1  # for good: nothing comes after the rollback
 
         def rolled_back(undo_error: LibxlsrError | None) -> None:
-            if undo_error is not None:
-                error.later.append(undo_error)
+            self._note_later(undo_error)
             os.close(self._fd)
             self._ao.abort(error)
             self._ao.fail(error)
@@ -441,11 +457,12 @@ class _Restore:
 
     def _target_call(self, call: Callable[[Done], None], done: Done) -> None:
         """Make one call of the target; go on with ``done`` unless the restore has failed since."""
-        self._target_busy = True
+        self._target_calls += 1
 
         def finished(error: LibxlsrError | None) -> None:
-            self._target_busy = False
+            self._target_calls -= 1
             if self._error is not None:
+                self._note_later(error)
                 self._check_all_finished()
             else:
                 done(error)
