@@ -19,6 +19,10 @@ WINDOW_MAX = 128 << 20
 """Bytes that a decompressor may take for its window or dictionary: what ``zstd -d`` allows without
 ``--long``; ``xz -9`` needs 65 MiB."""
 
+_ZSTD_CHUNK = 1024
+"""Compressed bytes at a time: a block of 4 bytes may stand for 128 KiB (RFC 8878, 3.1.1.2), so that
+these become 32 MiB at the most."""
+
 COMPRESSED = frozenset({"gzip", "xz", "zstd"})
 """The kinds of `libxlsr.formats.recognise` that ``plain_chunks`` takes."""
 
@@ -55,9 +59,16 @@ def _zstd_chunks(source: BinaryIO) -> Iterator[bytes]:
         ) from error
     decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
     try:
-        with decompressor.stream_reader(source, read_across_frames=True) as plain:
-            while chunk := plain.read(CHUNK):
-                yield chunk
+        # stream_reader() would do, but it takes a frame that is cut off for a whole one.
+        data = source.read(_ZSTD_CHUNK)
+        while data:
+            frame = decompressor.decompressobj()
+            while not frame.eof:
+                if not data:
+                    raise EOFError("the compressed data ends too early")
+                yield frame.decompress(data)
+                data = b"" if frame.eof else source.read(_ZSTD_CHUNK)
+            data = frame.unused_data or source.read(_ZSTD_CHUNK)
     except zstandard.ZstdError as error:
         raise zlib.error(str(error)) from error
 

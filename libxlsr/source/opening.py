@@ -9,6 +9,7 @@ configuration, or behind the 8 bytes by which a bare stream was recognised.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,12 +92,15 @@ class Opening:
             return
         self._close_reason = Aborted("the image is not needed any more")
         self._source.kill()
+        ended = False
         if self._pipe >= 0:
-            # The decompressor notices by itself if it was writing; it may be waiting for input.
+            ended = _is_at_end(self._pipe)
             os.close(self._pipe)
             self._pipe = -1
         if self._decompressor is not None:
-            self._decompressor.abort(self._close_reason)
+            # One that has ended is heard out: it may have the cause of what its reader met.
+            if not ended:
+                self._decompressor.abort(self._close_reason)
         else:
             self._ctx.call_soon(self._on_closed)
 
@@ -209,3 +213,10 @@ class Opening:
             return
         offset = xl.FIXED_HEADER_SIZE + self._header.optional_data_len
         self._on_opened(Opened("xl", self._compression, self._source, offset, config))
+
+
+def _is_at_end(pipe: int) -> bool:
+    """Whether a pipe is empty, and nobody writes to it any more."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return poll.poll(0) == [(pipe, select.POLLHUP)]
