@@ -100,6 +100,10 @@ class RecordOrder:
         """Tell of an X86_PV_VCPU_BASIC record's vCPU: a PV domain can't start without vCPU 0."""
         self._vcpu0_seen |= vcpu_id == 0
 
+    def assume(self, record_type: int) -> None:
+        """Go on as if a record that was refused had been right, to look at what follows it."""
+        self._seen.add(record_type)
+
     def _problem(self, record_type: int) -> str | None:
         seen = self._seen
         if _T.END in seen:
@@ -126,10 +130,11 @@ class RecordOrder:
         if record_type == _T.CHECKPOINT and not self._checkpointed:
             return "a CHECKPOINT in a stream without checkpoints"
         if record_type in (_T.END, _T.CHECKPOINT):
-            return self._incomplete()
+            return self.incomplete()
         return None
 
-    def _incomplete(self) -> str | None:
+    def incomplete(self) -> str | None:
+        """What a domain still lacks after the records so far, in words; None if nothing."""
         missing = [record.name for record in self._whole if record not in self._seen]
         if missing:
             return f"the domain is not complete: no {', no '.join(missing)} before"

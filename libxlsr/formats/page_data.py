@@ -41,6 +41,10 @@ _RESERVED_MASK = 0x0FF0000000000000
 #: volume 2, 5.1), 12 of which are within the page. The format's field is 12 bits wider.
 GFN_LIMIT = 1 << 40
 
+#: So many frames are taken in one record, which keeps what they become in memory to some 20 MiB.
+#: Xen writes 1024 at the most (MAX_BATCH_SIZE in tools/libs/guest/xg_sr_common.h).
+FRAMES_MAX = 1 << 18
+
 _HEADER = struct.Struct("<II")
 HEADER_SIZE = _HEADER.size
 ENTRY_SIZE = 8
@@ -62,6 +66,10 @@ def prefix_length(header: Buffer, offset: int, record_length: int) -> int:
     count, reserved = _HEADER.unpack(header)
     if count == 0:
         raise StreamError("count is 0", offset=offset, record=_NAME, expected="at least 1")
+    if count > FRAMES_MAX:
+        raise StreamError(
+            f"count is {count}", offset=offset, record=_NAME, expected=f"at most {FRAMES_MAX}"
+        )
     prefix = HEADER_SIZE + ENTRY_SIZE * int(count)
     if prefix > record_length:
         raise StreamError(
