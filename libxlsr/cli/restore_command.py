@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
+from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.errors import Aborted, TargetError, UsageError
+from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao, Context, run
-from libxlsr.operations.blocking import Source, make_target, opened
+from libxlsr.operations.blocking import make_target, opened
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.choose import Choice, choose
@@ -64,7 +64,7 @@ def add_parser(commands: Any) -> None:
         "--balloon", action="store_true", help="on Xen: let dom0 give up memory if it is short"
     )
     parser.add_argument(
-        "--deadline", type=_seconds, metavar="SECONDS", help="give up after so many seconds"
+        "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
     )
     parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
     parser.add_argument(
@@ -76,7 +76,7 @@ def add_parser(commands: Any) -> None:
 def restore(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     choice = choose(options.target)
-    source = _source(options.image)
+    source = image_source(options.image)
     ctx = Context()
     target = make_target(ctx, choice.target, _output(options, choice), _xen_options(options))
     with opened(source) as fd, ProgressDisplay(report) as display:
@@ -93,25 +93,6 @@ def restore(options: argparse.Namespace, report: Report) -> int:
     result = ao.result()
     _say(result, choice, report)
     return 0
-
-
-def _source(image: str) -> Source:
-    if image != "-":
-        return image
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", remedy="name the image's file")
-    if sys.stdin.isatty():
-        raise UsageError(
-            "standard input is a terminal", remedy="name the image's file, or pipe it in"
-        )
-    return sys.stdin.fileno()
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return value
 
 
 def _output(options: argparse.Namespace, choice: Choice) -> Path | None:

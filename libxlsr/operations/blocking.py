@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Union
 
-from libxlsr.errors import TargetError, UsageError
+from libxlsr.errors import UsageError
 from libxlsr.events import Context, run
 from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
+from libxlsr.operations.source_fd import Source, opened
 from libxlsr.targets.base import Target
 from libxlsr.targets.choose import choose
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 
-Source = Union[str, "os.PathLike[str]", int]
-"""An image's path, or an open fd, which stays the caller's."""
+__all__ = ["Source", "make_target", "opened", "restore"]
 
 
 def restore(
@@ -71,20 +69,3 @@ def make_target(ctx: Context, name: str, output: Path | None, xen: XenOptions | 
             raise UsageError("an output directory is for offline restores (--target image) only")
         return XenTarget(ctx, xen)
     raise UsageError(f"there is no target {name!r}", remedy="choose auto, xen or image")
-
-
-@contextmanager
-def opened(source: Source) -> Iterator[int]:
-    """The fd to read ``source`` from. Raises TargetError when it can't be opened."""
-    if isinstance(source, int):
-        yield source
-        return
-    path = os.fspath(source)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise TargetError.from_oserror(error, f"can't open {path}", call="open") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)

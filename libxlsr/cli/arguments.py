@@ -1,0 +1,54 @@
+"""Values that more than one command takes on its command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from libxlsr.errors import UsageError
+from libxlsr.operations.source_fd import Source
+
+_LAST_ADDRESS = (1 << 64) - 1
+
+
+def image_source(image: str) -> Source:
+    """The path ``image``, or standard input for ``-``. Raises UsageError where there is none."""
+    if image != "-":
+        return image
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", remedy="name the image's file")
+    if sys.stdin.isatty():
+        raise UsageError(
+            "standard input is a terminal", remedy="name the image's file, or pipe it in"
+        )
+    return sys.stdin.fileno()
+
+
+def seconds(text: str) -> float:
+    """A time that one can wait."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return value
+
+
+def number(text: str) -> int:
+    """An unsigned number of at most 64 bits, decimal or hexadecimal."""
+    value = int(text, 0)
+    if not 0 <= value <= _LAST_ADDRESS:
+        raise argparse.ArgumentTypeError(f"{text} is no number of 64 bits")
+    return value
+
+
+def address_range(text: str) -> tuple[int, int]:
+    """``FIRST-LAST`` or ``FIRST+COUNT`` as the first and the last."""
+    first, plus, count = text.partition("+")
+    if plus:
+        start = number(first)
+        end = start + number(count) - 1
+    else:
+        first, _minus, last = text.partition("-")
+        start, end = number(first), number(last or first)
+    if not start <= end <= _LAST_ADDRESS:
+        raise argparse.ArgumentTypeError(f"{text} is no range")
+    return start, end

@@ -1,0 +1,143 @@
+"""One digest of what a guest sees: the same for two images of the same state of a guest.
+
+It covers the contents of each frame that exists, as they were sent last, a PV guest's page types,
+and the last record of each kind of state. It does not cover how that was written down: the order
+of records, how often a frame was sent, iterations and checkpoints, versions, padding, the
+configuration; a frame that exists without contents is one of zeros.
+
+A frame's digest has to wait until nothing can supersede it. They wait in an unlinked temporary
+file, 16 bytes a frame, so that memory stays flat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+from typing import IO
+
+from libxlsr.formats import page_types
+from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.verify.frame_map import CHUNK_FRAMES, CHUNK_SHIFT, HAS_DATA, NAMED, FrameMap
+
+_NAME = "libxlsr-1"
+_SIZE = 16
+_ZERO_PAGE = bytes(PAGE_SIZE)
+_ZEROS = bytes(_SIZE)
+_FIRST_GFN = struct.Struct("<Q")
+
+_ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
+
+
+def _canonical(byte: int, pv: bool) -> int:
+    """What a frame's byte in the FrameMap is to the guest: 0 absent, 1 ordinary, else its type."""
+    page_type = byte & 0xF
+    if not byte & NAMED or page_type in _ABSENT:
+        return 0
+    if not pv or page_type == page_types.XEN_DOMCTL_PFINFO_XALLOC:
+        return 1
+    return 1 + page_type
+
+
+_CANONICAL = {pv: bytes(_canonical(byte, pv) for byte in range(256)) for pv in (False, True)}
+_HIDDEN = bytes(NAMED | HAS_DATA | page_type for page_type in _ABSENT)
+
+
+class GuestDigest:
+    """Takes the parts of a guest's state as they come. Raises OSError where /tmp is full."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, bytes] = {}
+        self._growing = hashlib.sha256()
+        self._in_pieces: dict[str, hashlib._Hash] = {}
+        self._slots: dict[int, int] = {}
+        self._file: IO[bytes] | None = None
+
+    def state(self, name: str, data: bytes | memoryview) -> None:
+        """A part of the state but memory; the last one of each ``name`` counts."""
+        self._state[name] = hashlib.sha256(data).digest()
+
+    def start_state(self, name: str, head: bytes) -> None:
+        """A part that comes in pieces, of which ``head`` is the first."""
+        self._growing = self._in_pieces[name] = hashlib.sha256(head)
+
+    def continue_state(self, piece: bytes) -> None:
+        """The next piece of what start_state() began."""
+        self._growing.update(piece)
+
+    def pages(self, first_gfn: int, data: bytes) -> None:
+        """The contents of consecutive frames."""
+        self._put(first_gfn, _page_digests(data))
+
+    def differing(self, first_gfn: int, data: bytes) -> int:
+        """How many of these frames have other contents than those that pages() was told."""
+        digests = _page_digests(data)
+        known = self._get(first_gfn, len(digests) // _SIZE)
+        return sum(
+            known[start : start + _SIZE] != digests[start : start + _SIZE]
+            for start in range(0, len(digests), _SIZE)
+        )
+
+    def finish(self, frames: FrameMap, *, pv: bool) -> str:
+        """The digest of everything that was taken."""
+        whole = hashlib.sha256(b"pv" if pv else b"hvm")
+        state = {name: part.digest() for name, part in self._in_pieces.items()}
+        state.update(self._state)
+        for name in sorted(state):
+            whole.update(name.encode("ascii") + b"\0" + state[name])
+        for first_gfn, chunk in frames.chunks():
+            types = chunk.translate(_CANONICAL[pv])
+            if types.count(0) == len(types):
+                continue
+            digests = bytearray(self._get(first_gfn, CHUNK_FRAMES))
+            for hidden in _HIDDEN:
+                place = chunk.find(hidden)
+                while place >= 0:
+                    digests[place * _SIZE : (place + 1) * _SIZE] = _ZEROS
+                    place = chunk.find(hidden, place + 1)
+            whole.update(_FIRST_GFN.pack(first_gfn))
+            whole.update(types)
+            whole.update(digests)
+        return f"{_NAME}:{whole.hexdigest()}"
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _put(self, gfn: int, digests: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() does
+        while digests:
+            place = gfn & CHUNK_FRAMES - 1
+            count = min(len(digests) // _SIZE, CHUNK_FRAMES - place)
+            slot = self._slots.setdefault(gfn >> CHUNK_SHIFT, len(self._slots))
+            piece = digests[: count * _SIZE]
+            os.pwrite(self._file.fileno(), piece, (slot * CHUNK_FRAMES + place) * _SIZE)
+            digests = digests[len(piece) :]
+            gfn += count
+
+    def _get(self, gfn: int, number: int) -> bytes:
+        found = b""
+        while number:
+            place = gfn & CHUNK_FRAMES - 1
+            count = min(number, CHUNK_FRAMES - place)
+            slot = self._slots.get(gfn >> CHUNK_SHIFT)
+            piece = b""
+            if slot is not None and self._file is not None:
+                offset = (slot * CHUNK_FRAMES + place) * _SIZE
+                piece = os.pread(self._file.fileno(), count * _SIZE, offset)
+            found += piece.ljust(count * _SIZE, b"\0")
+            gfn += count
+            number -= count
+        return found
+
+
+def _page_digests(data: bytes) -> bytes:
+    pages = (data[start : start + PAGE_SIZE] for start in range(0, len(data), PAGE_SIZE))
+    return b"".join(
+        _ZEROS if page == _ZERO_PAGE else hashlib.blake2s(page, digest_size=_SIZE).digest()
+        for page in pages
+    )

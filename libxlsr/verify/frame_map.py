@@ -1,0 +1,167 @@
+"""A byte for each guest frame: whether it was named, its last type, whether its contents came.
+
+A guest of 16 GiB takes 4 MiB. Chunks are made where frames are named, CHUNKS_MAX of them at the
+most; a hostile image can name frames all over 2**40 of them, and no more than that is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from libxlsr.formats.page_data import PageData
+from libxlsr.formats.page_types import WITHOUT_DATA
+
+CHUNK_SHIFT = 16
+CHUNK_FRAMES = 1 << CHUNK_SHIFT
+CHUNKS_MAX = 1 << 10
+"""64 MiB: a guest of 256 GiB."""
+
+NAMED = 0x80
+HAS_DATA = 0x40
+TYPE_MASK = 0x0F
+
+_WITH_DATA = tuple(page_type not in WITHOUT_DATA for page_type in range(16))
+_VALUE = bytes(
+    NAMED | page_type | (HAS_DATA if _WITH_DATA[page_type] else 0) for page_type in range(16)
+)
+# What a frame's byte becomes when it is named again, without data: it keeps HAS_DATA.
+_RENAMED = tuple(
+    bytes(NAMED | byte & HAS_DATA | page_type for byte in range(256)) for page_type in range(16)
+)
+_WITHOUT_DATA_BYTES = bytes(byte for byte in range(256) if not byte & HAS_DATA)
+_RUN = re.compile(rb"(.)\1*", re.DOTALL)
+_GAP = re.compile(rb"\0+")
+_SCATTERED = 8
+"""Frames in a run, on average, below which they are taken one by one."""
+
+
+class FrameMap:
+    """What became of each frame, as PAGE_DATA records are added."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, bytearray] = {}
+        self.end = 0
+        """One more than the highest frame that is kept track of."""
+        self.untracked = 0
+        """Entries for frames that aren't."""
+
+    def add(self, batch: PageData) -> int:
+        """Take a record's frames; how many of them had contents before and were sent again."""
+        gfns, types = batch.gfns, batch.types
+        if batch.is_consecutive:
+            return sum(
+                self._add_run(gfns[match.start()], match.end() - match.start(), match[1][0])
+                for match in _RUN.finditer(types)
+            )
+        runs = list(_runs(batch))
+        if len(runs) * _SCATTERED > batch.count:
+            return self._add_scattered(batch)
+        return sum(self._add_run(*run) for run in runs)
+
+    def get(self, gfn: int) -> int:
+        """The byte of a frame: NAMED, HAS_DATA and its type; 0 if it was never named."""
+        chunk = self._chunks.get(gfn >> CHUNK_SHIFT)
+        return chunk[gfn & CHUNK_FRAMES - 1] if chunk is not None else 0
+
+    def chunks(self) -> Iterator[tuple[int, bytearray]]:
+        """``(first frame, a byte for each of CHUNK_FRAMES)``, in the frames' order."""
+        for index in sorted(self._chunks):
+            yield index << CHUNK_SHIFT, self._chunks[index]
+
+    def counts(self) -> Counter[int]:
+        """How many frames have each byte; those that were never named are not counted."""
+        counts: Counter[int] = Counter()
+        for chunk in self._chunks.values():
+            left = CHUNK_FRAMES
+            for byte in (0, *(NAMED | byte for byte in range(0x80))):
+                number = chunk.count(byte)
+                counts[byte] += number
+                left -= number
+                if not left:
+                    break
+        del counts[0]
+        return +counts
+
+    def gaps(self, end: int) -> Iterator[tuple[int, int]]:
+        """``(first, number)`` of each longest run of frames below ``end`` that were not named."""
+        begin = position = 0  # begin: of the gap that reaches up to position
+        for first, chunk in self.chunks():
+            if first >= end:
+                break
+            position = first
+            for match in _GAP.finditer(chunk, 0, min(CHUNK_FRAMES, end - first)):
+                named = first + match.start()
+                if named > position and position > begin:
+                    yield begin, position - begin
+                if named > position:
+                    begin = named
+                position = first + match.end()
+            if position < first + CHUNK_FRAMES:
+                if position > begin:
+                    yield begin, position - begin
+                begin = position = first + CHUNK_FRAMES
+        if end > begin:
+            yield begin, end - begin
+
+    def _chunk(self, index: int) -> bytearray | None:
+        chunk = self._chunks.get(index)
+        if chunk is None and len(self._chunks) < CHUNKS_MAX:
+            chunk = self._chunks[index] = bytearray(CHUNK_FRAMES)
+        return chunk
+
+    def _add_run(self, gfn: int, number: int, page_type: int) -> int:
+        again = 0
+        while number:
+            start = gfn & CHUNK_FRAMES - 1
+            count = min(number, CHUNK_FRAMES - start)
+            chunk = self._chunk(gfn >> CHUNK_SHIFT)
+            if chunk is None:
+                self.untracked += count
+            else:
+                old = chunk[start : start + count]
+                if _WITH_DATA[page_type]:
+                    again += len(old.translate(None, _WITHOUT_DATA_BYTES))
+                    chunk[start : start + count] = _VALUE[page_type : page_type + 1] * count
+                else:
+                    chunk[start : start + count] = old.translate(_RENAMED[page_type])
+                self.end = max(self.end, gfn + count)
+            gfn += count
+            number -= count
+        return again
+
+    def _add_scattered(self, batch: PageData) -> int:
+        again = 0
+        values = batch.types.translate(_VALUE.ljust(256, b"\0"))
+        index = -1
+        chunk: bytearray | None = None
+        for gfn, value in zip(batch.gfns, values):
+            if gfn >> CHUNK_SHIFT != index:
+                index = gfn >> CHUNK_SHIFT
+                chunk = self._chunk(index)
+            if chunk is None:
+                self.untracked += 1
+                continue
+            place = gfn & CHUNK_FRAMES - 1
+            had_data = chunk[place] & HAS_DATA
+            if had_data and value & HAS_DATA:
+                again += 1
+            chunk[place] = value | had_data
+        highest = max((gfn for gfn in batch.gfns if gfn >> CHUNK_SHIFT in self._chunks), default=-1)
+        self.end = max(self.end, highest + 1)
+        return again
+
+
+def _runs(batch: PageData) -> Iterator[tuple[int, int, int]]:
+    """``(first gfn, number, type)`` of each longest run of like entries that follow each other."""
+    gfns, types = batch.gfns, batch.types
+    begin = 0
+    for position in range(1, len(gfns) + 1):
+        if (
+            position == len(gfns)
+            or gfns[position] != gfns[position - 1] + 1
+            or types[position] != types[begin]
+        ):
+            yield gfns[begin], position - begin, types[begin]
+            begin = position

@@ -1,0 +1,149 @@
+"""Guest memory: which frames exist, whether all came, what a PV guest's P2M and tables point to."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from itertools import islice
+from typing import Callable
+
+from libxlsr.formats import page_types
+from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.formats.libxc_pv import X86PvP2mFrames
+from libxlsr.formats.page_data import PageData
+from libxlsr.verify.frame_map import HAS_DATA, NAMED, TYPE_MASK, FrameMap
+
+_GAPS_SHOWN = 4
+_PAGE_PRESENT = 1
+_PTE_FRAME = ((1 << 40) - 1) << 12  # pte_to_frame() in tools/libs/guest/xg_sr_common_x86_pv.c
+_TABLES = frozenset({1, 2, 3, 4, 9, 10, 11, 12})
+_NO_TABLES = bytes(byte for byte in range(256) if byte not in _TABLES)
+_ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
+
+Report = Callable[[str, str], None]
+"""``report(id, message)``: a finding at the record that is being looked at."""
+
+
+class MemoryChecks:
+    """Follows the records that describe memory; ``pv`` is the domain header's type of guest."""
+
+    def __init__(self, pv: bool, report: Report) -> None:
+        self._pv = pv
+        self._report = report
+        self.frames = FrameMap()
+        self.sent_again = 0
+        """Copies of frames that a later one superseded."""
+        self.p2m_covered = 0
+        self._p2m = array("I")
+        self._guest_width = 8
+
+    def guest_width(self, width: int) -> None:
+        """X86_PV_INFO said how wide a P2M entry is, in bytes."""
+        self._guest_width = width
+
+    def p2m_frames(self, body: X86PvP2mFrames, offset: int) -> None:
+        """X86_PV_P2M_FRAMES. Raises StreamError for a gap."""
+        self.p2m_covered = body.extend(self.p2m_covered, offset)
+        first = body.start_pfn // (PAGE_SIZE // self._guest_width)
+        self._p2m[first : first + len(body.p2m_pfns)] = array("I", body.p2m_pfns)
+
+    def page_data(self, batch: PageData) -> None:
+        """A record's frames."""
+        gfns = batch.gfns
+        if not batch.is_consecutive and len(set(gfns)) != len(gfns):
+            gfn, number = Counter(gfns).most_common(1)[0]
+            self._report("duplicate-frame", f"frame {gfn:#x} is named {number} times")
+        if self._pv and max(gfns) >= self.p2m_covered:
+            self._report(
+                "frame-beyond-p2m",
+                f"frame {max(gfns):#x}, expected less than {self.p2m_covered:#x}, "
+                "where the P2M ends",
+            )
+        if not self._pv and has_page_tables(batch.types):
+            self._report("page-type", "a page table in the memory of an HVM guest")
+        self.sent_again += self.frames.add(batch)
+
+    def page_tables(self, first_gfn: int, data: bytes) -> None:
+        """The contents of page tables, of any level."""
+        limit = self.p2m_covered << 12
+        for number in range(len(data) // PAGE_SIZE):
+            entries = array("Q", data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE])
+            highest = max(
+                (entry & _PTE_FRAME for entry in entries if entry & _PAGE_PRESENT), default=-1
+            )
+            if highest >= limit:
+                self._report(
+                    "pte-beyond-p2m",
+                    f"a page table in frame {first_gfn + number:#x} points to frame "
+                    f"{highest >> 12:#x}, expected less than {self.p2m_covered:#x}",
+                )
+
+    def exists(self, gfn: int) -> bool:
+        """Whether a guest frame has memory behind it."""
+        byte = self.frames.get(gfn)
+        return bool(byte & NAMED) and byte & TYPE_MASK not in _ABSENT
+
+    def finish(self, *, all_frames_named: bool) -> None:
+        """Everything came. ``all_frames_named``: the sender is one that leaves out no frame."""
+        if self.frames.untracked:
+            self._report(
+                "frames-untracked", f"{self.frames.untracked} entries were not kept track of"
+            )
+        elif all_frames_named:
+            self._check_gaps()
+        counts = self.types()
+        without = sum(
+            number
+            for byte, number in self.frames.counts().items()
+            if byte == NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC
+        )
+        if without:
+            self._report("frames-without-data", f"{without} frames")
+        if broken := counts.get("BROKEN"):
+            self._report("frames-broken", f"{broken} frames")
+        if self._pv:
+            self._check_p2m_frames()
+
+    def types(self) -> dict[str, int]:
+        """How many frames there are of each type, by its name."""
+        counts: Counter[int] = Counter()
+        for byte, number in self.frames.counts().items():
+            counts[byte & TYPE_MASK] += number
+        return {page_types.PAGE_TYPE_NAMES[kind]: counts[kind] for kind in sorted(counts)}
+
+    def _check_gaps(self) -> None:
+        end = self.p2m_covered if self._pv else self.frames.end
+        missing = 0
+        shown: list[str] = []
+        for first, number in self.frames.gaps(end):
+            missing += number
+            if len(shown) < _GAPS_SHOWN:
+                shown.append(frame_range(first, number))
+        if missing:
+            more = ", ..." if sum(1 for _ in islice(self.frames.gaps(end), 5)) > 4 else ""
+            self._report("frames-missing", f"{missing} of {end} frames: {', '.join(shown)}{more}")
+
+    def _check_p2m_frames(self) -> None:
+        ordinary = NAMED | HAS_DATA | page_types.XEN_DOMCTL_PFINFO_NOTAB
+        for index, pfn in enumerate(self._p2m):
+            if self.frames.get(pfn) != ordinary and not self.frames.untracked:
+                self._report(
+                    "p2m-frame-unusable",
+                    f"frame {index} of the P2M is at pfn {pfn:#x}, which is no ordinary frame "
+                    "with contents",
+                )
+
+
+def frame_range(first: int, number: int) -> str:
+    """A range of guest frames as messages show it."""
+    return f"{first:#x}" if number == 1 else f"{first:#x}-{first + number - 1:#x}"
+
+
+def has_page_tables(types: bytes) -> bool:
+    """Whether any of these page types is that of a page table."""
+    return bool(types.translate(None, _NO_TABLES))
+
+
+def is_page_table(page_type: int) -> bool:
+    """Whether a page type (0 to 15) is that of a page table."""
+    return page_type in _TABLES

@@ -1,0 +1,227 @@
+"""Verifies one image: opens it, walks over it, and sums up what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from libxlsr.errors import TargetError
+from libxlsr.formats import libxl
+from libxlsr.formats.hvm_params import HvmParams
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import X86PvVcpu
+from libxlsr.formats.libxc_records import RecordBody
+from libxlsr.formats.page_types import WITHOUT_DATA
+from libxlsr.verify.checks import Checks
+from libxlsr.verify.digest import GuestDigest
+from libxlsr.verify.findings import Finding, Findings, Severity, message_of
+from libxlsr.verify.memory_checks import has_page_tables, is_page_table
+from libxlsr.walk.opening import OpenedImage, open_image
+from libxlsr.walk.source import CompressionDamaged
+from libxlsr.walk.visitor import Record
+from libxlsr.walk.walker import Walker
+
+FORMATS = ("auto", "xl", "libxl", "libxc", "legacy")
+"""What ``expected`` may be."""
+
+_TYPES_WITHOUT_DATA = bytes(sorted(WITHOUT_DATA))
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What there is to say about one image."""
+
+    kind: str | None
+    """"xl", "libxl", "libxc", "legacy", or None for what is no image."""
+    compression: str | None
+    full: bool
+    """Whether each byte was read. If not, pages were passed over."""
+    findings: tuple[Finding, ...]
+    dropped: dict[str, int]
+    """By id, how many more findings there were that are not in ``findings``."""
+    errors: int
+    warnings: int
+    notes: int
+    size: int
+    """Plain bytes that were walked over."""
+    guest: str | None = None
+    """"pv", "pvh", "hvm", or "hvm or pvh" where there is no configuration."""
+    name: str | None = None
+    xen_version: str | None = None
+    """Of the Xen that saved it, "4.17"."""
+    libxc_version: int | None = None
+    records: dict[str, int] = field(default_factory=dict)
+    """How many there are, by layer."""
+    frames: dict[str, int] = field(default_factory=dict)
+    """How many there are of each type in the end."""
+    sent_again: int = 0
+    """Copies of frames that later ones superseded."""
+    checkpoints: int = 0
+    digest: str | None = None
+    """Of what the guest sees; None if it wasn't asked for or the image is not whole."""
+
+    @property
+    def good(self) -> bool:
+        """Whether there were no errors."""
+        return self.errors == 0
+
+
+def verify(
+    fd: int, *, full: bool = False, digest: bool = False, expected: str = "auto"
+) -> Verified:
+    """Verify the image on ``fd``, from its position to the end of the file.
+
+    ``full`` reads every byte of a file, where pages are otherwise passed over; a pipe and what is
+    compressed are always read whole. ``digest`` reads everything too. ``expected`` is one of
+    FORMATS. Raises TargetError where the fd can't be read and BackendUnavailable for a codec that
+    is not installed; whatever is wrong with the bytes is a finding.
+    """
+    findings = Findings()
+    full = full or digest
+    try:
+        image = open_image(fd, full=full)
+    except CompressionDamaged as error:
+        findings.add(Finding("compression", message_of(error)))
+        return _verified(findings, None, full=True)
+    full = image.source.reads_everything
+    unfit = _unfit(image, expected)
+    if unfit is not None:
+        findings.add(unfit)
+        return _verified(findings, image, full=full)
+    guest_digest = GuestDigest() if digest else None
+    visitor = _Verification(findings, full=full, digest=guest_digest)
+    try:
+        visitor.opened(str(image.kind), image.compression)
+        Walker(image.source, visitor).run(str(image.kind))
+    except OSError as error:
+        raise TargetError.from_oserror(error, "can't keep the frames' digests") from error
+    finally:
+        if guest_digest is not None:
+            guest_digest.close()
+    return _verified(findings, image, full=full, visitor=visitor)
+
+
+class _Verification(Checks):
+    """The checks, and what of an image's bytes they and the digest need."""
+
+    def __init__(self, findings: Findings, *, full: bool, digest: GuestDigest | None) -> None:
+        super().__init__(findings)
+        self._full = full
+        self._digest = digest
+        self._comparing = False  # after VERIFY: frames are sent to be compared, not to be stored
+        self._differing = 0
+        self.digest: str | None = None
+
+    @property
+    def _is_pv(self) -> bool:
+        return self.domain is not None and self.domain.is_pv
+
+    def record(self, record: Record) -> None:
+        super().record(record)
+        if record.layer == "libxc" and record.type == RecordType.VERIFY:
+            self._comparing = True
+
+    def wants_pages(self, types: bytes) -> bool:
+        if self._digest is not None:
+            return bool(types.translate(None, _TYPES_WITHOUT_DATA))
+        return self._full and self._is_pv and has_page_tables(types)
+
+    def pages(self, first_gfn: int, page_type: int, data: bytes) -> None:
+        if self._is_pv and is_page_table(page_type):
+            assert self.memory is not None
+            self.memory.page_tables(first_gfn, data)
+        if self._digest is None:
+            return
+        if self._comparing:
+            self._differing += self._digest.differing(first_gfn, data)
+        else:
+            self._digest.pages(first_gfn, data)
+
+    def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
+        super().libxc_body(record, body, data)
+        if self._digest is None:
+            return
+        if isinstance(body, HvmParams):
+            self._digest.state(record.name, HvmParams(tuple(sorted(body.params))).encode())
+        elif isinstance(body, X86PvVcpu):
+            self._digest.state(f"{record.name} {body.vcpu_id}", data)
+        else:
+            self._digest.state(record.name, data)
+
+    def libxl_body(
+        self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
+    ) -> None:
+        if self._digest is not None and isinstance(body, libxl.EmulatorXenstoreData):
+            pairs = tuple(sorted(body.pairs))
+            sorted_body = libxl.EmulatorXenstoreData(body.emulator_id, body.index, pairs)
+            self._digest.state(record.name, sorted_body.encode())
+
+    def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
+        super().emulator_context(record, head, size)
+        if self._digest is not None:
+            self._digest.start_state(record.name, head.encode())
+
+    def wants_emulator_state(self) -> bool:
+        return self._digest is not None or super().wants_emulator_state()
+
+    def emulator_state(self, piece: bytes) -> None:
+        super().emulator_state(piece)
+        if self._digest is not None:
+            self._digest.continue_state(piece)
+
+    def ended(self, *, whole: bool, offset: int) -> None:
+        super().ended(whole=whole, offset=offset)
+        if self._differing:
+            self.report("verify-mismatch", f"{self._differing} frames")
+        if self._digest is None or not whole or self.memory is None:
+            return
+        if not self.memory.frames.untracked:
+            self.digest = self._digest.finish(self.memory.frames, pv=self._is_pv)
+
+
+def _unfit(image: OpenedImage, expected: str) -> Finding | None:
+    """Why there is nothing to walk over; None where there is."""
+    kind = image.kind
+    if kind is None:
+        message = "this is no Xen image, expected an xl, libxl or libxc header, or compressed data"
+        return Finding("unrecognised", message, offset=0)
+    if expected not in ("auto", kind):
+        return Finding("wrong-format", f"this is a {kind} image, expected {expected}", offset=0)
+    if kind == "legacy":
+        message = "this is an image of Xen 4.5 or older, expected a migration-v2 stream"
+        return Finding("legacy-image", message, offset=0)
+    return None
+
+
+def _verified(
+    findings: Findings,
+    image: OpenedImage | None,
+    *,
+    full: bool,
+    visitor: _Verification | None = None,
+) -> Verified:
+    verified = Verified(
+        kind=None if image is None else image.kind,
+        compression=None if image is None else image.compression,
+        full=full,
+        findings=tuple(findings.kept),
+        dropped=findings.dropped,
+        errors=findings.count(Severity.ERROR),
+        warnings=findings.count(Severity.WARNING),
+        notes=findings.count(Severity.NOTE),
+        size=0 if image is None else image.source.offset,
+    )
+    if visitor is None:
+        return verified
+    domain, memory = visitor.domain, visitor.memory
+    return replace(
+        verified,
+        guest=visitor.guest,
+        name=visitor.name,
+        xen_version=None if domain is None else f"{domain.xen_major}.{domain.xen_minor}",
+        libxc_version=None if visitor.image is None else visitor.image.version,
+        records=dict(visitor.records),
+        frames={} if memory is None else memory.types(),
+        sent_again=0 if memory is None else memory.sent_again,
+        checkpoints=visitor.checkpoints,
+        digest=visitor.digest,
+    )

@@ -1,0 +1,73 @@
+"""Finds out what lies on an fd, and gives the source to walk over it with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from libxlsr.errors import TargetError
+from libxlsr.formats.recognise import SIZE, recognise
+from libxlsr.source.codecs import COMPRESSED
+from libxlsr.walk.source import (
+    FileSource,
+    FlowSource,
+    Source,
+    decompressed_chunks,
+    fd_chunks,
+    is_seekable,
+)
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """What was found."""
+
+    source: Source
+    kind: str | None
+    """As `libxlsr.formats.recognise` says; None for what is no image."""
+    compression: str | None
+
+
+def open_image(fd: int, *, full: bool = False) -> OpenedImage:
+    """Look at the first bytes on ``fd``, from its position on.
+
+    ``full``: a file is to be read whole, not skipped through. Where the fd's position is afterwards
+    is not said. Raises TargetError, BackendUnavailable, and CompressionDamaged.
+    """
+    seekable = is_seekable(fd)
+    head = _head(fd, seekable)
+    kind = recognise(head)
+    if kind in COMPRESSED:
+        prefix = b"" if seekable else head
+        source = FlowSource(decompressed_chunks(str(kind), fd, prefix))
+        inner = recognise(source.peek(SIZE))
+        return OpenedImage(source, None if inner in COMPRESSED else inner, kind)
+    if seekable:
+        return OpenedImage(FileSource(fd, full=full), kind, None)
+    return OpenedImage(FlowSource(_after(head, fd_chunks(fd))), kind, None)
+
+
+def _head(fd: int, seekable: bool) -> bytes:
+    try:
+        if seekable:
+            return os.pread(fd, SIZE, os.lseek(fd, 0, os.SEEK_CUR))
+        # Exactly so much: what follows may go to a decompressor that reads the fd itself.
+        head = b""
+        while len(head) < SIZE:
+            more = fd_chunks(fd, SIZE - len(head))()
+            if not more:
+                break
+            head += more
+        return head
+    except OSError as error:
+        raise TargetError.from_oserror(error, "can't read the image", call="read") from error
+
+
+def _after(head: bytes, chunks: Callable[[], bytes]) -> Callable[[], bytes]:
+    pending = [head]
+
+    def next_chunk() -> bytes:
+        return pending.pop() if pending else chunks()
+
+    return next_chunk

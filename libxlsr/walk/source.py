@@ -1,0 +1,238 @@
+"""Where a walk's bytes come from: a file that is skipped through, or bytes that flow past.
+
+A ``FileSource`` reads a regular file with pread, leaves the fd's position alone and passes over
+what nobody wants to see. A ``FlowSource`` reads a pipe or a decompressor's output to its end.
+Neither holds more than what was asked for and one buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from libxlsr.errors import StreamError, TargetError
+from libxlsr.source.codecs import Decompression
+
+_WINDOW = 16 * 1024
+"""Bytes of one pread: the frame list of a sender's PAGE_DATA record has 8 KiB."""
+
+_SCRATCH = 256 * 1024
+"""Bytes at a time of what is read and not looked at; fits into a processor's cache."""
+
+_FLOW = 1 << 20
+
+
+class Truncated(StreamError):
+    """The bytes end in the middle of something. ``rule`` is the finding's id."""
+
+    rule: ClassVar[str] = "truncated"
+
+
+class CompressionDamaged(Truncated):
+    """The decompressor could go no further."""
+
+    rule = "compression"
+
+
+class Source:
+    """Bytes in their order. ``offset`` is the next one's."""
+
+    offset: int = 0
+    reads_everything: bool = True
+    """Whether bytes that are skipped are read all the same."""
+
+    def read(self, nbytes: int, what: str) -> bytes:
+        """The next ``nbytes``. Raises Truncated, with ``what`` in the message, and TargetError."""
+        raise NotImplementedError
+
+    def skip(self, nbytes: int, what: str) -> None:
+        """Pass over ``nbytes``. Raises as read() does."""
+        raise NotImplementedError
+
+    def peek(self, nbytes: int) -> bytes:
+        """The next bytes, at most ``nbytes``, fewer at the end; they stay unread."""
+        raise NotImplementedError
+
+    def at_end(self) -> bool:
+        """Whether nothing follows."""
+        return not self.peek(1)
+
+    def pieces(self, nbytes: int, what: str) -> Iterator[bytes]:
+        """The next ``nbytes``, piece by piece."""
+        while nbytes:
+            piece = self.read(min(nbytes, _SCRATCH), what)
+            nbytes -= len(piece)
+            yield piece
+
+    def _truncated(self, got: int, what: str) -> Truncated:
+        where = f"{got} bytes into {what}" if got else f"where {what} should begin"
+        return Truncated(f"the image ends {where}", offset=self.offset + got)
+
+
+class FileSource(Source):
+    """A regular file or block device, from the fd's position on. The fd stays the caller's.
+
+    ``full``: read what is skipped too, so that a bad sector is found.
+    """
+
+    def __init__(self, fd: int, *, full: bool = False) -> None:
+        self._fd = fd
+        self._base = os.lseek(fd, 0, os.SEEK_CUR)
+        self.size = max(os.lseek(fd, 0, os.SEEK_END) - self._base, 0)
+        os.lseek(fd, self._base, os.SEEK_SET)
+        self.reads_everything = full
+        self._window = b""
+        self._window_start = 0
+        self._scratch = memoryview(bytearray(_SCRATCH if full else 0))
+
+    def read(self, nbytes: int, what: str) -> bytes:
+        start = self.offset - self._window_start
+        if start < 0 or start + nbytes > len(self._window):
+            if nbytes > self.size - self.offset:
+                raise self._truncated(max(self.size - self.offset, 0), what)
+            self._fill(nbytes, what)
+            start = 0
+        self.offset += nbytes
+        return self._window[start : start + nbytes]
+
+    def skip(self, nbytes: int, what: str) -> None:
+        if nbytes > self.size - self.offset:
+            raise self._truncated(max(self.size - self.offset, 0), what)
+        if self.reads_everything:
+            held = self._window_start + len(self._window) - self.offset
+            self._read_past(self.offset + min(max(held, 0), nbytes), self.offset + nbytes, what)
+        self.offset += nbytes
+
+    def peek(self, nbytes: int) -> bytes:
+        count = min(nbytes, self.size - self.offset)
+        data = self.read(count, "the image")
+        self.offset -= count
+        return data
+
+    def _fill(self, nbytes: int, what: str) -> None:
+        position = self._base + self.offset
+        try:
+            data = os.pread(self._fd, max(nbytes, _WINDOW), position)
+            while len(data) < nbytes:
+                more = os.pread(self._fd, nbytes - len(data), position + len(data))
+                if not more:  # somebody cut it off while it was read
+                    raise self._truncated(len(data), what)
+                data += more
+        except OSError as error:
+            raise _read_error(error) from error
+        self._window, self._window_start = data, self.offset
+
+    def _read_past(self, position: int, end: int, what: str) -> None:
+        while position < end:
+            view = self._scratch[: min(end - position, _SCRATCH)]
+            try:
+                count = os.preadv(self._fd, [view], self._base + position)
+            except OSError as error:
+                raise _read_error(error) from error
+            if not count:
+                raise self._truncated(position - self.offset, what)
+            position += count
+
+
+class FlowSource(Source):
+    """Bytes that come in chunks of any size from ``next_chunk``; b"" is the end."""
+
+    def __init__(self, next_chunk: Callable[[], bytes]) -> None:
+        self._next_chunk = next_chunk
+        self._chunk = b""
+        self._start = 0  # of what is left of the chunk
+        self._ended = False
+
+    def read(self, nbytes: int, what: str) -> bytes:
+        data = self._take(nbytes)
+        if len(data) == nbytes:
+            return data
+        pieces = [data]
+        got = len(data)
+        while got < nbytes and self._more():
+            pieces.append(self._take(nbytes - got))
+            got += len(pieces[-1])
+        if got < nbytes:
+            self.offset -= got
+            raise self._truncated(got, what)
+        return b"".join(pieces)
+
+    def skip(self, nbytes: int, what: str) -> None:
+        left = nbytes
+        while left:
+            count = min(left, len(self._chunk) - self._start)
+            self._start += count
+            self.offset += count
+            left -= count
+            if left and not self._more():
+                self.offset -= nbytes - left
+                raise self._truncated(nbytes - left, what)
+
+    def peek(self, nbytes: int) -> bytes:
+        while len(self._chunk) - self._start < nbytes:
+            kept = self._chunk[self._start :]
+            if not self._more():
+                return kept
+            self._chunk = kept + self._chunk
+        return self._chunk[self._start : self._start + nbytes]
+
+    def _take(self, most: int) -> bytes:
+        data = self._chunk[self._start : self._start + most]
+        self._start += len(data)
+        self.offset += len(data)
+        return data
+
+    def _more(self) -> bool:
+        """Replace the chunk, whose content the caller has taken; False at the end."""
+        chunk = b"" if self._ended else self._next_chunk()
+        if not chunk:
+            self._ended = True
+            return False
+        self._chunk, self._start = chunk, 0
+        return True
+
+
+def is_seekable(fd: int) -> bool:
+    """Whether ``fd`` is a regular file or a block device."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+
+
+def fd_chunks(fd: int, most: int = _FLOW) -> Callable[[], bytes]:
+    """What a FlowSource reads a pipe with, ``most`` bytes at a time. Raises TargetError."""
+
+    def next_chunk() -> bytes:
+        while True:
+            try:
+                return os.read(fd, most)
+            except BlockingIOError:  # whoever made the pipe set O_NONBLOCK, for all its users
+                select.select([fd], [], [])
+            except OSError as error:
+                raise _read_error(error) from error
+
+    return next_chunk
+
+
+def decompressed_chunks(codec: str, fd: int, prefix: bytes) -> Callable[[], bytes]:
+    """What a FlowSource reads compressed bytes with; ``prefix`` was read from ``fd`` before.
+
+    Raises CompressionDamaged, TargetError and BackendUnavailable.
+    """
+    chunks = Decompression(codec, fd, prefix).chunks()
+
+    def next_chunk() -> bytes:
+        try:
+            return next(chunks, b"")
+        except StreamError as error:
+            raise CompressionDamaged(error.message, offset=None, remedy=error.remedy) from error
+        except OSError as error:
+            raise _read_error(error) from error
+
+    return next_chunk
+
+
+def _read_error(error: OSError) -> TargetError:
+    return TargetError.from_oserror(error, "can't read the image", call="read")

@@ -1,0 +1,120 @@
+"""``libxlsr verify`` as a person or a program uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libxlsr.cli.main import main
+from libxlsr.formats.libxc import RecordType
+from libxlsr.testing.builder import StreamBuilder
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "good"
+    path.write_bytes(StreamBuilder("pv", dirtied=[[1, 2]]).build())
+    return str(path)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    stream = StreamBuilder("pv")
+    stream.drop(RecordType.X86_TSC_INFO)
+    path = tmp_path / "bad"
+    path.write_bytes(stream.build())
+    return str(path)
+
+
+def test_a_good_image(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", good]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        f"{good}: good; structure checked, pages not read (--full reads them)",
+        f"{good}: xl image of a guest of type pv; saved by Xen 4.17; libxc version 3; "
+        "2 libxl and 14 libxc records; frames: 16 NOTAB; 2 sent again",
+    ]
+    assert err == ""
+
+
+def test_full_and_digest_say_so(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--full", good]) == 0
+    size = Path(good).stat().st_size
+    assert f"all {size} bytes were read" in capsys.readouterr().out
+    assert main(["verify", "--digest", good]) == 0
+    assert f"{good}: digest libxlsr-1:" in capsys.readouterr().out
+
+
+def test_a_bad_image(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "-v", bad]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{bad}: error: at offset 0x")
+    assert lines[0].endswith(
+        "libxc record 12 (END): the domain is not complete: no X86_TSC_INFO before "
+        "[domain-incomplete]"
+    )
+    assert lines[1].strip().startswith("The domain's state ends without")
+    assert lines[2].startswith(f"{bad}: bad, 1 error; ")
+
+
+def test_many_at_once_in_their_order(
+    good: str, bad: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "-j", "2", "--json", bad, good, bad, good]) == 1
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    verified = [event for event in events if event["event"] == "verified"]
+    assert [event["file"] for event in verified] == [bad, good, bad, good]
+    assert [event["good"] for event in verified] == [False, True, False, True]
+    (finding, _) = [event for event in events if event["event"] == "finding"]
+    assert (finding["id"], finding["severity"]) == ("domain-incomplete", "error")
+    assert (finding["layer"], finding["number"]) == ("libxc", 12)
+    assert finding["offset"] > 0
+
+
+def test_quiet_leaves_the_exit_code(
+    good: str, bad: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "-q", good]) == 0
+    assert main(["verify", "-q", good, bad]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_file_that_is_not_there(good: str, bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "/nonexistent", good]) == 3
+    assert main(["verify", "/nonexistent", bad]) == 1
+    assert "No such file" in capsys.readouterr().err
+    assert main(["verify", "--json", "/nonexistent"]) == 3
+    event = json.loads(capsys.readouterr().out)
+    assert (event["event"], event["file"], event["exit_code"]) == ("error", "/nonexistent", 3)
+
+
+def test_the_format_can_be_asked_for(good: str) -> None:
+    assert main(["verify", "-q", "--format", "xl", good]) == 0
+    assert main(["verify", "-q", "--format", "libxc", good]) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["-j", "0", "x"], ["-j", "x", "x"], ["--format", "x"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["verify", *arguments])
+    assert exit_info.value.code == 2
+
+
+def test_standard_input_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "-", "-"]) == 2
+    assert "more than once" in capsys.readouterr().err
+
+
+def test_a_pipe(good: str) -> None:
+    command = [sys.executable, "-m", "libxlsr", "verify", "-", good]
+    with open(good, "rb") as file:
+        piped = subprocess.run(command, input=file.read(), capture_output=True, check=False)
+    assert (piped.returncode, piped.stderr) == (0, b"")
+    assert piped.stdout.startswith(b"-: good; all ")
+    with open(good, "rb") as file:
+        redirected = subprocess.run(command, stdin=file, stdout=subprocess.PIPE, check=False)
+    assert redirected.stdout.startswith(b"-: good; structure checked")
