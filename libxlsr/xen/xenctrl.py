@@ -7,10 +7,9 @@ its errno and libxenctrl's last log line.
 from __future__ import annotations
 
 import errno
-import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
 
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.xen import backend
@@ -18,14 +17,16 @@ from libxlsr.xen.hostinfo import PAGE_SIZE, DomainInfo, PhysInfo, XenVersion
 from libxlsr.xen.rawlib import FFI, CData, Lib
 from libxlsr.xen.toollog import ToolLog
 
+if TYPE_CHECKING:
+    import uuid
+
 NO_XEN_REMEDY = (
     "this takes a Xen dom0 and root; without Xen an image can be restored into files "
     "(--target image)"
 )
 
 
-@dataclass(frozen=True)
-class CreateDomain:
+class CreateDomain(NamedTuple):
     """What ``xc_domain_create`` needs (``struct xen_domctl_createdomain``), for every Xen version.
 
     ``flags`` are ``XEN_DOMCTL_CDF_*``, ``emulation_flags`` ``XEN_X86_EMU_*``, ``misc_flags``
@@ -325,6 +326,8 @@ class Xenctrl:
             first = infos[count - 1].domain + 1
 
     def _domain_info(self, info: CData) -> DomainInfo:
+        import uuid  # not above: a helper's child starts sooner without it
+
         lib, flags = self.lib, info.flags
         reason = (flags >> lib.XEN_DOMINF_shutdownshift) & lib.XEN_DOMINF_shutdownmask
         return DomainInfo(

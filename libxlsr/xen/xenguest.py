@@ -7,8 +7,7 @@ stop, and the exception is raised again once the call has returned.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from libxlsr.errors import TargetError
 from libxlsr.xen.backend import Backend, load
@@ -53,8 +52,7 @@ class RestoreCallbacks(Protocol):
         """COLO: the guest frames of xenstore's and the console's rings."""
 
 
-@dataclass(frozen=True)
-class RestoreRequest:
+class RestoreRequest(NamedTuple):
     """Where a libxc stream comes from and goes to. ``io_fd`` must be in blocking mode."""
 
     io_fd: int
@@ -67,8 +65,7 @@ class RestoreRequest:
     send_back_fd: int = -1
 
 
-@dataclass(frozen=True)
-class RestoreResults:
+class RestoreResults(NamedTuple):
     """The guest frames of xenstore's and the console's rings."""
 
     store_gfn: int
@@ -153,8 +150,7 @@ def cpuid_apply_policy(
     xenctrl.check(result, "xc_cpuid_apply_policy", f"make a CPUID policy for domain {domid}")
 
 
-@dataclass(frozen=True)
-class PolicyRefused:
+class PolicyRefused(NamedTuple):
     """Which entry of a CPU policy the host can't give: a CPUID leaf or an MSR."""
 
     errno: int

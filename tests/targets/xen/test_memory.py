@@ -51,17 +51,17 @@ def test_the_need_is_a_multiple_of_2_mib(config: DomainConfig) -> None:
 
 def test_claimed_memory_is_not_free(config: DomainConfig) -> None:
     need = memory.needed_memkb(config, hap=True)
-    exactly = replace(HOST, free_bytes=need * 1024)
+    exactly = HOST._replace(free_bytes=need * 1024)
     assert memory.missing_memkb(config, exactly, hap=True) == 0
-    assert memory.missing_memkb(config, replace(exactly, outstanding_bytes=4096), hap=True) == 4
+    assert memory.missing_memkb(config, exactly._replace(outstanding_bytes=4096), hap=True) == 4
     assert (
-        memory.missing_memkb(config, replace(exactly, free_bytes=0, scrub_bytes=need * 1024), True)
+        memory.missing_memkb(config, exactly._replace(free_bytes=0, scrub_bytes=need * 1024), True)
         == 0
     )
 
 
 def test_the_message_says_how_much_is_missing(config: DomainConfig) -> None:
-    (problem,) = memory_problems(config, replace(HOST, free_bytes=100 << 20))
+    (problem,) = memory_problems(config, HOST._replace(free_bytes=100 << 20))
     assert "it needs 137216 KiB of memory and the host has 102400 KiB free" in problem
     assert "34816 KiB are missing" in problem
 
@@ -80,5 +80,5 @@ def test_what_the_host_can_not_run(
     tree["c_info"]["type"] = kind
     config = read_config(xl.Config.from_json(tree))
     assert list(guest_type_problems(config, HOST)) == []
-    (found,) = guest_type_problems(config, replace(HOST, **lacks))
+    (found,) = guest_type_problems(config, HOST._replace(**lacks))
     assert problem in found
