@@ -37,6 +37,7 @@ from types import TracebackType
 from libxlsr.errors import Aborted, LibxlsrError
 from libxlsr.events import READ, WRITE, Ao, Context, run
 from libxlsr.operations.blocking import Source, make_target, opened
+from libxlsr.operations.helper_limit import HelperLimit
 from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.stream.machine import Trace
@@ -50,7 +51,8 @@ class Adapter:
     """Drives one `Context` on the running asyncio loop, of whatever kind that is.
 
     Any number of restores may share an adapter; ``ctx`` may be the caller's, for operations of
-    their own. To be made inside a coroutine. As an async context manager it aborts, at its end,
+    their own. ``limit`` is how many of them have helpers running at the same time (default: one for
+    each CPU). To be made inside a coroutine. As an async context manager it aborts, at its end,
     what still runs, and waits until that is undone.
 
     The loop is used through ``add_reader``, ``add_writer``, ``call_soon`` and ``call_at`` alone. A
@@ -58,8 +60,9 @@ class Adapter:
     ready, and gets one turn in each of the loop's rounds.
     """
 
-    def __init__(self, ctx: Context | None = None) -> None:
+    def __init__(self, ctx: Context | None = None, *, limit: HelperLimit | None = None) -> None:
         self.ctx = Context() if ctx is None else ctx
+        self.limit = HelperLimit() if limit is None else limit
         if self.ctx.on_change is not None or self.ctx.on_fd_change is not None:
             raise ValueError("another loop drives this context")
         self._loop = asyncio.get_running_loop()
@@ -82,11 +85,21 @@ class Adapter:
         output: str | os.PathLike[str] | None = None,
         xen: XenOptions | None = None,
         deadline: float | None = None,
+        silence: float | None = None,
         trace: Trace | None = None,
+        name: str | None = None,
     ) -> Restoration:
         """A restore to be entered with ``async with``. The arguments are those of `restore`."""
         return Restoration(
-            self, source, target=target, output=output, xen=xen, deadline=deadline, trace=trace
+            self,
+            source,
+            target=target,
+            output=output,
+            xen=xen,
+            deadline=deadline,
+            silence=silence,
+            trace=trace,
+            name=name,
         )
 
     async def __aenter__(self) -> Adapter:
@@ -217,7 +230,9 @@ class Restoration:
         output: str | os.PathLike[str] | None,
         xen: XenOptions | None,
         deadline: float | None,
+        silence: float | None,
         trace: Trace | None,
+        name: str | None,
     ) -> None:
         self._adapter = adapter
         self._source = source
@@ -225,7 +240,9 @@ class Restoration:
             adapter.ctx, choose(target).target, None if output is None else Path(output), xen
         )
         self._deadline = deadline
+        self._silence = silence
         self._trace = trace
+        self._name = name
         self._resources = ExitStack()
         self._ao: Ao[RestoreResult] | None = None
         self._unread: deque[Progress] = deque()
@@ -244,8 +261,11 @@ class Restoration:
                 on_done=self._done,
                 on_progress=self._progress,
                 deadline=self._deadline,
+                silence=self._silence,
+                limit=self._adapter.limit,
                 to_eof=not isinstance(self._source, int),
                 trace=self._trace,
+                name=self._name,
             )
             self._resources = resources.pop_all()
         self._adapter._running.add(self)
@@ -338,22 +358,34 @@ async def restore(
     output: str | os.PathLike[str] | None = None,
     xen: XenOptions | None = None,
     deadline: float | None = None,
+    silence: float | None = None,
     trace: Trace | None = None,
+    name: str | None = None,
     adapter: Adapter | None = None,
 ) -> RestoreResult:
     """Restore the image at ``source``; return when the guest is there.
 
     As `libxlsr.restore`, without blocking. When the task is cancelled, the restore is aborted, and
     CancelledError comes out when everything is undone. A restore that was already done when the
-    cancel came can't be undone: that is logged as a warning. ``adapter`` is to be shared by those
-    who restore many at a time; without one the restore makes its own.
+    cancel came can't be undone: that is logged as a warning.
+
+    ``silence``, ``trace`` and ``name`` are as in `libxlsr.restore_ao`. ``adapter`` is to be shared
+    by those who restore many at a time; without one the restore makes its own, and no limit on
+    helpers counts it.
 
     Raises an error of `libxlsr.errors`, and then everything has been undone.
     """
     used = Adapter() if adapter is None else adapter
     try:
         async with used.restoration(
-            source, target=target, output=output, xen=xen, deadline=deadline, trace=trace
+            source,
+            target=target,
+            output=output,
+            xen=xen,
+            deadline=deadline,
+            silence=silence,
+            trace=trace,
+            name=name,
         ) as restoration:
             return await restoration.result()
     finally:

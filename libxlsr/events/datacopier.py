@@ -70,11 +70,13 @@ class Datacopier:
 
     The callback may start the next transfer. Starting one while another is active raises
     RuntimeError; a negative size, or an fd that somebody else watches, ValueError. ``what`` says in
-    a word or two what is moved, for messages.
+    a word or two what is moved, for messages. ``received`` counts the bytes that all transfers have
+    read so far, also of one that is not over.
     """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.received = 0
         self._callback: CopyCallback | None = None
         self._clear()
 
@@ -185,6 +187,7 @@ class Datacopier:
             self._finish(Outcome.DONE if self._remaining is None else Outcome.EOF)
             return
         self._nread += len(chunk)
+        self.received += len(chunk)
         if self._remaining is not None:
             self._remaining -= len(chunk)
         if self._writer is None:

@@ -14,6 +14,8 @@ class Phase(enum.Enum):
     """What a restore is busy with."""
 
     OPENING = "opening"
+    QUEUED = "queued"
+    """Waiting for a place among the restores whose helpers may run."""
     PREPARING = "preparing"
     MEMORY = "memory"
     """libxc's part: memory, vCPUs, everything that Xen knows of the guest."""

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
-import stat
 from collections.abc import Callable, Mapping
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Ao, Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.operations.helper_limit import HelperLimit, Place
+from libxlsr.operations.journal import Journal
 from libxlsr.operations.progress import Phase, Progress, RestoreResult
+from libxlsr.operations.silence import SilenceWatch
 from libxlsr.source.opening import Opened, Opening
 from libxlsr.stream.machine import Trace
 from libxlsr.stream.reader import StreamReader
@@ -49,23 +52,41 @@ def restore_ao(
     on_done: Callable[[Ao[RestoreResult]], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
+    silence: float | None = None,
+    limit: HelperLimit | None = None,
     to_eof: bool = False,
     trace: Trace | None = None,
+    name: str | None = None,
 ) -> Ao[RestoreResult]:
     """Start restoring the image on ``fd`` into ``target``, on the caller's own event loop.
 
     The fd stays the caller's; don't touch it before the ao is done. Afterwards it stands right
     behind the stream's END record (unless the image was compressed), in the blocking mode in which
     it came. ``to_eof`` refuses anything that follows END: right for a file, wrong for a migration's
-    connection. A compressed image is always read to its end, where its checksum is. ``deadline`` is
-    in seconds from now. ``trace`` is told each transition of the stream's machine.
+    connection. A compressed image is always read to its end, where its checksum is.
+
+    ``deadline`` is in seconds from now. ``silence`` is for how many seconds the sender may send
+    nothing (see `libxlsr.operations.silence`); for the target "xen" no shorter than 4 MiB need,
+    because libxenguest tells no smaller steps. ``limit`` is shared with other restores whose
+    helpers shall not run all at the same time. ``trace`` is told each transition of the stream's
+    machine. ``name`` is the restore's in log records (default: its fd's number).
 
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
     been undone. Raises TargetError when ``fd`` is none.
     """
     own_fd = _duplicate(fd)
     ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
-    _Restore(ctx, own_fd, target, ao, to_eof=to_eof, trace=trace).start()
+    _Restore(
+        ctx,
+        own_fd,
+        target,
+        ao,
+        silence=silence,
+        limit=limit,
+        to_eof=to_eof,
+        trace=trace,
+        name=f"fd {fd}" if name is None else name,
+    ).start()
     return ao
 
 
@@ -79,8 +100,11 @@ class _Restore:
         target: Target,
         ao: Ao[RestoreResult],
         *,
+        silence: float | None,
+        limit: HelperLimit | None,
         to_eof: bool,
         trace: Trace | None,
+        name: str,
     ) -> None:
         self._ctx = ctx
         self._fd = fd
@@ -96,6 +120,7 @@ class _Restore:
             on_failed=self._opening_failed,
             on_progress=self.progress,
             on_closed=self._opening_closed,
+            before_helper=self._await_place,
         )
         self._image: Opened | None = None
         self._reader: StreamReader | None = None
@@ -108,24 +133,29 @@ class _Restore:
         self._libxc_bytes: int | None = 0
         self._restored: Restored | None = None
         self._emulator_context_seen = False
-        self._counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
-        self._total = _size_left(self._fd)
-        self._started = ctx.now()
-        self._phase = Phase.OPENING
-        self._phase_started = self._started
-        self._phases: dict[Phase, float] = {}
+        self._libxc_offset = 0
+        self._place = Place(ctx, limit)
+        self._silence = silence
+        self._silence_watch: SilenceWatch | None = None
+        self._journal = Journal(ctx, fd, name, position=self._position, on_progress=ao.progress)
 
     def start(self) -> None:
         self._ao.set_abort_handler(self._fail)
         assert self._opening is not None
         self._opening.start()
+        if self._silence is not None:
+            self._silence_watch = SilenceWatch(
+                self._ctx, self._fd, self._silence, self._taken, self._fail
+            )
 
     # -- the way there
 
     def _opened(self, image: Opened) -> None:
         self._image = image
+        if image.config is not None:
+            self._journal.domain = image.config.name
         if image.kind == "libxc":
-            self._prepare(self._bare_libxc)
+            self._await_place(lambda: self._prepare(self._bare_libxc))
             return
         self._reader = StreamReader(
             self._ctx,
@@ -137,9 +167,15 @@ class _Restore:
         )
         self._reader.start()
 
+    def _await_place(self, go: Callable[[], None]) -> None:
+        """Before the first helper starts, and before memory is taken for the guest."""
+        self._place.take(go)
+        if self._place.waiting:
+            self._journal.enter(Phase.QUEUED)
+
     def _prepare(self, done: Done) -> None:
         assert self._image is not None
-        self._enter(Phase.PREPARING)
+        self._journal.enter(Phase.PREPARING)
         description = ImageDescription(self._image.config, self._header)
         self._target_call(lambda finished: self._target.prepare(description, self, finished), done)
 
@@ -152,7 +188,8 @@ class _Restore:
     def _restore_libxc(self, offset: int, done: Done) -> None:
         """Lend the fd to the target until its libxc part has ended."""
         assert self._image is not None
-        self._enter(Phase.MEMORY)
+        self._journal.enter(Phase.MEMORY)
+        self._libxc_offset = offset
         source = self._image.source
         stream = LibxcStream(source.fd, offset, source.take_prefix())
         self._lend(source.fd)
@@ -163,6 +200,8 @@ class _Restore:
             self._target_calls -= 1
             self._libxc_running = False
             self._take_back()
+            if not self._compressed():
+                self._place.give_back()
             self._libxc = outcome
             if outcome is not None:
                 self._libxc_done(outcome)
@@ -170,7 +209,7 @@ class _Restore:
                 self._note_later(error)
                 self._check_all_finished()
             else:
-                self._enter(Phase.RECORDS)
+                self._journal.enter(Phase.RECORDS)
                 done(error)
 
         self._target.restore_libxc(stream, finished)
@@ -223,7 +262,7 @@ class _Restore:
                 else:
                     self._restore_libxc(offset, done)
 
-            self._prepare(prepared)
+            self._await_place(lambda: self._prepare(prepared))
             return False
         self._check_emulator_record(record)
         body = record.body
@@ -269,9 +308,11 @@ class _Restore:
 
     def progress(self, counters: Mapping[str, int]) -> None:
         """Counters grew; see `libxlsr.targets.TargetHooks`."""
-        for name in self._counters:
-            self._counters[name] = max(self._counters[name], counters.get(name, 0))
-        self._report()
+        self._journal.count(counters)
+
+    def log(self, level: int, text: str) -> None:
+        """See `libxlsr.targets.TargetHooks`."""
+        self._journal.log(level, text)
 
     def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
         """libxc met a CHECKPOINT; see `libxlsr.targets.TargetHooks`."""
@@ -307,7 +348,9 @@ class _Restore:
             self._finish()
 
     def _compressed(self) -> bool:
-        return self._opening is not None and self._opening.compression is not None
+        if self._opening is None:
+            return self._image is not None and self._image.compression is not None
+        return self._opening.compression is not None
 
     def _finish_failover(self) -> None:
         """The stream broke off: the guest of the last checkpoint is the result, if it is whole."""
@@ -348,7 +391,8 @@ class _Restore:
         )
 
     def _finish(self) -> None:
-        self._enter(Phase.FINISHING)
+        self._stop_silence_watch()
+        self._journal.enter(Phase.FINISHING)
         self._target_calls += 1
 
         def finished(restored: Restored | None, error: LibxlsrError | None) -> None:
@@ -373,7 +417,9 @@ class _Restore:
         if self._restored is None:
             self._check_all_finished()
             return
-        self._enter(Phase.FINISHING)
+        self._place.give_back()
+        self._journal.enter(Phase.FINISHING)
+        self._journal.log(logging.INFO, f"restored: {self._restored.where}")
         os.close(self._fd)
         reader = self._reader
         assert self._image is not None
@@ -386,8 +432,8 @@ class _Restore:
                 libxl_records=0 if reader is None else reader.record_number,
                 checkpoints=0 if reader is None else reader.checkpoints,
                 failover=self._failed_over(),
-                seconds=self._ctx.now() - self._started,
-                phases=dict(self._phases),
+                seconds=self._journal.seconds,
+                phases=dict(self._journal.phases),
             )
         )
 
@@ -418,7 +464,10 @@ class _Restore:
         if not self._compressed() or self._ao.aborting is not None:
             self._ao.abort(error)
             self._error = self._ao.aborting  # the caller's abort, if that came first
-        self._enter(Phase.UNDOING)
+        self._stop_silence_watch()
+        if self._place.waiting:
+            self._place.give_back()
+        self._journal.enter(Phase.UNDOING)
         if self._image is not None:
             self._image.source.kill()
         if self._reader is not None:
@@ -447,6 +496,8 @@ class _Restore:
 
         def rolled_back(undo_error: LibxlsrError | None) -> None:
             self._note_later(undo_error)
+            self._place.give_back()
+            self._journal.log(logging.INFO, f"failed: {error}")
             os.close(self._fd)
             self._ao.abort(error)
             self._ao.fail(error)
@@ -469,25 +520,22 @@ class _Restore:
 
         call(finished)
 
-    def _enter(self, phase: Phase) -> None:
-        now = self._ctx.now()
-        spent = self._phases.get(self._phase, 0.0) + now - self._phase_started
-        self._phases[self._phase] = spent
-        self._phase = phase
-        self._phase_started = now
-        self._report()
+    def _stop_silence_watch(self) -> None:
+        if self._silence_watch is not None:
+            self._silence_watch.stop()
 
-    def _report(self) -> None:
-        position = self._counters["source_bytes" if self._compressed() else "bytes"]
-        self._ao.progress(
-            Progress(
-                phase=self._phase,
-                position=position,
-                total=self._total,
-                frames=self._counters["frames"],
-                elapsed=self._ctx.now() - self._started,
-            )
-        )
+    def _taken(self) -> int:
+        """What was taken from the fd, in bytes and frames; only whether it grows is of interest."""
+        own = 0 if self._opening is None else self._opening.received
+        return own + sum(self._journal.counters.values())
+
+    def _position(self) -> int:
+        """How many bytes of the input were read, as far as is known."""
+        counters = self._journal.counters
+        if self._compressed():
+            return counters["source_bytes"]
+        read = 0 if self._reader is None else self._reader.offset or 0
+        return max(read, self._libxc_offset + counters["bytes"])
 
 
 def _duplicate(fd: int) -> int:
@@ -497,11 +545,3 @@ def _duplicate(fd: int) -> int:
     except (OSError, ValueError) as error:  # ValueError: a negative number
         number = error.errno if isinstance(error, OSError) else errno.EBADF
         raise TargetError("can't use the stream's fd", errno=number, call="dup") from error
-
-
-def _size_left(fd: int) -> int | None:
-    """Bytes from here to the end of a regular file; None for anything else."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))

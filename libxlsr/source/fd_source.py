@@ -18,6 +18,11 @@ class FdSource:
         self._datacopier = Datacopier(ctx)
         self._prefix = prefix
 
+    @property
+    def received(self) -> int:
+        """Bytes read from the fd so far, also of a read that is not over."""
+        return self._datacopier.received
+
     def take_prefix(self) -> bytes:
         """The bytes that were read from the fd and by nobody else; they are the caller's now."""
         prefix, self._prefix = self._prefix, b""

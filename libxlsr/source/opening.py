@@ -60,13 +60,16 @@ class Opening:
         on_failed: Callable[[LibxlsrError], None],
         on_progress: Callable[[Mapping[str, int]], None],
         on_closed: Callable[[], None],
+        before_helper: Callable[[Callable[[], None]], None],
     ) -> None:
+        """``before_helper(go)`` has the decompressor started when it calls ``go``."""
         self._ctx = ctx
         self._source = FdSource(ctx, fd)
         self._on_opened = on_opened
         self._on_failed = on_failed
         self._on_progress = on_progress
         self._on_closed = on_closed
+        self._before_helper = before_helper
         self._decompressor: Helper | None = None
         self._pipe = -1
         self._compression: str | None = None
@@ -78,6 +81,11 @@ class Opening:
     def compression(self) -> str | None:
         """How the stream is compressed, as far as is known by now."""
         return self._compression
+
+    @property
+    def received(self) -> int:
+        """Bytes that this process has read of the stream so far."""
+        return self._source.received
 
     def start(self) -> None:
         """Start reading."""
@@ -131,7 +139,8 @@ class Opening:
             data = bytes(self._checked(result, 0))
             kind = recognise(data)
             if kind in COMPRESSED and self._compression is None:
-                self._start_decompressor(str(kind), data)
+                self._compression = kind
+                self._before_helper(lambda: self._start_decompressor(data))
                 return
             if kind is None or kind in COMPRESSED:
                 raise StreamError(
@@ -156,18 +165,23 @@ class Opening:
         else:
             self._on_opened(Opened(kind, self._compression, source, 0, None))
 
-    def _start_decompressor(self, codec: str, prefix: bytes) -> None:
+    def _start_decompressor(self, prefix: bytes) -> None:
+        try:
+            self._decompress(prefix)
+        except LibxlsrError as error:
+            self._on_failed(error)
+
+    def _decompress(self, prefix: bytes) -> None:
         try:
             pipe_read, pipe_write = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             raise TargetError.from_oserror(error, "can't decompress", call="pipe2") from error
         self._pipe = pipe_read
-        self._compression = codec
         helper = Helper(
             self._ctx,
             "libxlsr.source.decompress_worker",
             {
-                "codec": codec,
+                "codec": self._compression,
                 "fd_in": self._source.fd,
                 "fd_out": pipe_write,
                 "prefix": prefix.hex(),

@@ -104,6 +104,9 @@ class TargetHooks(Protocol):
     def progress(self, counters: Mapping[str, int]) -> None:
         """Counters that grew: "bytes" (read from the fd), "frames", "records"."""
 
+    def log(self, level: int, text: str) -> None:
+        """A line for the restore's log; ``level`` is one of `logging`'s."""
+
     def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
         """libxc met a CHECKPOINT record: read the libxl records of this checkpoint from the fd.
 

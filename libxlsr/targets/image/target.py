@@ -79,7 +79,7 @@ class ImageTarget:
             },
             fds=(stream.fd,),
             on_done=functools.partial(self._helper_done, done),
-            on_log=logger.log,
+            on_log=self._hooks.log,
             on_progress=self._hooks.progress,
             on_call=self._helper_call,
         )

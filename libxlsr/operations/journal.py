@@ -1,0 +1,96 @@
+"""What a restore says of itself while it runs: progress, how long each phase took, log records.
+
+Log records carry ``stream`` (the restore's name), ``domain`` (the guest's name, when it is known)
+and ``offset`` (bytes of the input that were read) as attributes, for `logging`'s formatters.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from typing import Callable
+
+from libxlsr.events import Context
+from libxlsr.operations.progress import Phase, Progress
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two reports of one phase at the least. A new phase is reported at once."""
+
+
+class Journal:
+    """One restore's. ``position()`` says how many bytes of the input were read by now."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        fd: int,
+        name: str,
+        *,
+        position: Callable[[], int],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._ctx = ctx
+        self._name = name
+        self._position = position
+        self._on_progress = on_progress
+        self._total = _size_left(fd)
+        self._started = self._phase_started = ctx.now()
+        self._next_report = self._started
+        self._phase = Phase.OPENING
+        self.domain: str | None = None
+        self.counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
+        self.phases: dict[Phase, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return self._ctx.now() - self._started
+
+    def enter(self, phase: Phase) -> None:
+        """Another phase begins."""
+        now = self._ctx.now()
+        spent = self.phases.get(self._phase, 0.0) + now - self._phase_started
+        self.phases[self._phase] = spent
+        if phase is not self._phase:
+            self.log(logging.DEBUG, f"{self._phase.value} took {spent:.3f} s, now {phase.value}")
+        self._phase = phase
+        self._phase_started = now
+        self._report(now)
+
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Counters grew."""
+        for name in self.counters:
+            self.counters[name] = max(self.counters[name], counters.get(name, 0))
+        now = self._ctx.now()
+        if now >= self._next_report:
+            self._report(now)
+
+    def log(self, level: int, text: str) -> None:
+        """A log record of this restore."""
+        if logger.isEnabledFor(level):
+            extra = {"stream": self._name, "domain": self.domain, "offset": self._position()}
+            logger.log(level, "%s: %s", self._name, text, extra=extra)
+
+    def _report(self, now: float) -> None:
+        self._next_report = now + PROGRESS_INTERVAL
+        self._on_progress(
+            Progress(
+                phase=self._phase,
+                position=self._position(),
+                total=self._total,
+                frames=self.counters["frames"],
+                elapsed=now - self._started,
+            )
+        )
+
+
+def _size_left(fd: int) -> int | None:
+    """Bytes from here to the end of a regular file; None for anything else."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))

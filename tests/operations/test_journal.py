@@ -1,0 +1,108 @@
+"""What a restore says of itself: throttled progress, and log records with their context."""
+
+from __future__ import annotations
+
+import logging
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from libxlsr.events import Context
+from libxlsr.operations.journal import PROGRESS_INTERVAL, Journal
+from libxlsr.operations.progress import Phase, Progress
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.image.target import ImageTarget
+from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.clock import FakeClock
+from libxlsr.testing.stepping import run_until
+
+IMAGE = StreamBuilder("hvm", pages=4).build()
+
+
+def test_progress_within_a_phase_is_throttled(fake_ctx: Context, clock: FakeClock) -> None:
+    said: list[Progress] = []
+    with open(os.devnull, "rb") as nothing:
+        journal = Journal(
+            fake_ctx, nothing.fileno(), "x", position=lambda: 7, on_progress=said.append
+        )
+    for number in range(1000):
+        clock.advance(PROGRESS_INTERVAL / 100)
+        journal.count({"frames": number})
+    assert 10 <= len(said) <= 11
+    assert [progress.frames for progress in said] == sorted({p.frames for p in said})
+    journal.enter(Phase.MEMORY)
+    journal.enter(Phase.RECORDS)
+    assert [progress.phase for progress in said[-2:]] == [Phase.MEMORY, Phase.RECORDS]
+
+
+def test_counters_never_go_back(fake_ctx: Context) -> None:
+    with open(os.devnull, "rb") as nothing:
+        journal = Journal(
+            fake_ctx, nothing.fileno(), "x", position=lambda: 0, on_progress=lambda said: None
+        )
+    journal.count({"frames": 9})
+    journal.count({"frames": 3, "bytes": 4, "unheard of": 1})
+    assert journal.counters == {"bytes": 4, "frames": 9, "source_bytes": 0}
+
+
+def test_phases_add_up(fake_ctx: Context, clock: FakeClock) -> None:
+    with open(os.devnull, "rb") as nothing:
+        journal = Journal(
+            fake_ctx, nothing.fileno(), "x", position=lambda: 0, on_progress=lambda said: None
+        )
+    for phase in (Phase.MEMORY, Phase.RECORDS, Phase.MEMORY, Phase.FINISHING):
+        clock.advance(2.0)
+        journal.enter(phase)
+    assert journal.phases == {Phase.OPENING: 2.0, Phase.MEMORY: 4.0, Phase.RECORDS: 2.0}
+    assert journal.seconds == 8.0
+
+
+@pytest.mark.parametrize("data", [IMAGE, lzma.compress(IMAGE)], ids=["plain", "xz"])
+def test_the_position_grows_up_to_the_inputs_size(
+    ctx: Context, tmp_path: Path, data: bytes
+) -> None:
+    path = tmp_path / "guest.save"
+    path.write_bytes(data)
+    said: list[Progress] = []
+    with open(path, "rb") as file:
+        target = ImageTarget(ctx, tmp_path / "guest")
+        ao = restore_ao(ctx, file.fileno(), target, on_progress=said.append, to_eof=True)
+        run_until(ctx, lambda: ao.done)
+    ao.result()
+    positions = [progress.position for progress in said]
+    assert positions == sorted(positions)
+    assert positions[-1] == len(data)
+    assert {progress.total for progress in said} == {len(data)}
+    assert said[-1].time_left == 0.0
+
+
+def test_log_records_carry_stream_domain_and_offset(
+    ctx: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "guest.save"
+    path.write_bytes(IMAGE)
+    with caplog.at_level(logging.DEBUG, "libxlsr.operations.journal"), open(path, "rb") as file:
+        target = ImageTarget(ctx, tmp_path / "guest")
+        ao = restore_ao(ctx, file.fileno(), target, name="incoming 7")
+        run_until(ctx, lambda: ao.done)
+    first, last = caplog.records[0], caplog.records[-1]
+    assert {record.__dict__["stream"] for record in caplog.records} == {"incoming 7"}
+    assert first.getMessage().startswith("incoming 7: opening took")
+    assert last.getMessage() == f"incoming 7: restored: {tmp_path / 'guest'}"
+    assert last.__dict__["domain"] == "guest"
+    assert last.__dict__["offset"] == len(IMAGE)
+
+
+def test_a_failure_is_logged_with_its_place(
+    ctx: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "guest.save"
+    path.write_bytes(IMAGE[:-3])
+    with caplog.at_level(logging.INFO, "libxlsr.operations.journal"), open(path, "rb") as file:
+        ao = restore_ao(ctx, file.fileno(), ImageTarget(ctx, tmp_path / "guest"))
+        run_until(ctx, lambda: ao.done)
+    (record,) = caplog.records
+    assert "failed: at offset" in record.getMessage()
+    assert record.__dict__["offset"] == len(IMAGE) - 3

@@ -1,0 +1,126 @@
+"""The deadline for silence: what counts as a silent sender, and what does not."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from libxlsr.errors import Aborted, TimedOut
+from libxlsr.events import Ao, Context
+from libxlsr.operations.progress import RestoreResult
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.base import Target
+from libxlsr.targets.image.target import ImageTarget
+from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.clock import FakeClock
+from libxlsr.testing.fake_target import FakeTarget
+from libxlsr.testing.stepping import run_until, run_until_idle
+
+IMAGE = StreamBuilder("hvm", pages=4).build()
+SILENCE = 10.0
+
+
+class Sender:
+    """A pipe to the restore, and its time."""
+
+    def __init__(self, ctx: Context, clock: FakeClock) -> None:
+        self.ctx = ctx
+        self.clock = clock
+        self.read_end, self.write_end = os.pipe()
+
+    def restore(self, target: Target) -> Ao[RestoreResult]:
+        return restore_ao(self.ctx, self.read_end, target, silence=SILENCE)
+
+    def send(self, data: bytes) -> None:
+        assert os.write(self.write_end, data) == len(data)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let everything happen that is due, bit by bit."""
+        run_until_idle(self.ctx)
+        for _ in range(int(seconds * 4)):
+            self.clock.advance(0.25)
+            run_until_idle(self.ctx)
+
+
+@pytest.fixture
+def sender(fake_ctx: Context, clock: FakeClock) -> Iterator[Sender]:
+    made = Sender(fake_ctx, clock)
+    yield made
+    os.close(made.read_end)
+    os.close(made.write_end)
+
+
+@pytest.mark.parametrize("sent", [0, 5, 60, 300, len(IMAGE) - 20])
+def test_silence_ends_the_restore(sender: Sender, sent: int) -> None:
+    target = FakeTarget(sender.ctx)
+    sender.send(IMAGE[:sent])
+    ao = sender.restore(target)
+    sender.pass_time(SILENCE - 1)
+    assert ao.aborting is None
+    sender.pass_time(1 + SILENCE / 4 + 1)
+    with pytest.raises(TimedOut, match="sent nothing for 10 s"):
+        ao.result()
+    assert target.rolled_back
+
+
+def test_a_slow_sender_is_not_silent(sender: Sender) -> None:
+    target = FakeTarget(sender.ctx)
+    ao = sender.restore(target)
+    for number in range(40):
+        sender.send(IMAGE[number : number + 1])
+        sender.pass_time(SILENCE - 1)
+    assert ao.aborting is None
+    sender.send(IMAGE[40:])
+    run_until(sender.ctx, lambda: ao.done)
+    assert target.finished
+
+
+@pytest.mark.parametrize("busy_with", ["prepare", "restore_libxc", "emulator_context"])
+def test_a_busy_target_is_not_a_silent_sender(sender: Sender, busy_with: str) -> None:
+    target = FakeTarget(sender.ctx, held={busy_with})
+    sender.send(IMAGE)
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: target.busy)
+    sender.pass_time(20 * SILENCE)
+    assert ao.aborting is None
+    ao.abort()
+    run_until(sender.ctx, lambda: ao.done)
+    with pytest.raises(Aborted):
+        ao.result()
+
+
+def test_after_the_stream_the_sender_may_be_silent(sender: Sender) -> None:
+    target = FakeTarget(sender.ctx, held={"finish"})
+    sender.send(IMAGE)
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: target.busy)
+    sender.pass_time(20 * SILENCE)
+    assert ao.aborting is None
+    ao.abort()
+    run_until(sender.ctx, lambda: ao.done)
+
+
+def test_silence_while_the_helper_reads(sender: Sender, tmp_path: Path) -> None:
+    sender.send(IMAGE[:-2000])
+    ao = sender.restore(ImageTarget(sender.ctx, tmp_path / "guest"))
+    run_until(sender.ctx, lambda: bool(list(tmp_path.iterdir())))
+    for _ in range(100):
+        if not ao.done:
+            sender.clock.advance(1.0)
+            wait_for_the_helper(sender)
+    run_until(sender.ctx, lambda: ao.done)
+    with pytest.raises(TimedOut, match="sent nothing"):
+        ao.result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for_the_helper(sender: Sender) -> None:
+    """Let the helper read what is there; only then does silence begin."""
+    poll = select.poll()
+    poll.register(sender.read_end, select.POLLIN)
+    run_until(sender.ctx, lambda: not poll.poll(0))
+    run_until_idle(sender.ctx)
