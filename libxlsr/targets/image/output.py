@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from libxlsr.errors import TargetError
-from libxlsr.targets.image.small_files import json_bytes, write_file
+from libxlsr.targets.image.small_files import flush, json_bytes, write_file
 
 _NAME_SHOWN = 200
 """Bytes of the output's name that its staging directory shows: a name may have 255 (NAME_MAX), and
@@ -35,9 +35,11 @@ class StagedOutput:
                 error, f"can't make the output in {final.parent}", call="mkdir"
             ) from error
         self.path = Path(made)
+        self._written: set[str] = set()
 
     def write(self, name: str, data: bytes) -> None:
         """Write one small file. Raises TargetError."""
+        self._written.add(name)
         try:
             write_file(self.path / name, data)
         except OSError as error:
@@ -48,15 +50,20 @@ class StagedOutput:
         self.write(name, json_bytes(value))
 
     def publish(self) -> None:
-        """Make the output visible, flushed to the disk. Raises TargetError."""
+        """Make the output visible, flushed to the disk. Raises TargetError.
+
+        Files that were written by others have to be flushed by then.
+        """
         try:
+            for name in self._written:
+                flush(self.path / name)
             for directory, _names, _files in os.walk(self.path):
-                _fsync(Path(directory))
+                flush(Path(directory))
             # rename(2) would silently replace an empty directory that came to be meanwhile.
             _check_absent(self.final)
             os.rename(self.path, self.final)
             self.path = self.final  # a failure from here on has to remove it there
-            _fsync(self.final.parent)
+            flush(self.final.parent)
         except OSError as error:
             raise TargetError.from_oserror(
                 error, f"can't finish the output {self.final}", call="rename"
@@ -65,14 +72,6 @@ class StagedOutput:
     def discard(self) -> None:
         """Remove everything. Raises OSError for what can't be removed."""
         shutil.rmtree(self.path)
-
-
-def _fsync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _check_absent(path: Path) -> None:

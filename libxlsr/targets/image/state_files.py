@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from pathlib import Path
 
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
@@ -13,7 +14,7 @@ from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import X86TscInfo, decode_body
 from libxlsr.targets.image import layout
-from libxlsr.targets.image.small_files import json_bytes, write_file
+from libxlsr.targets.image.small_files import flush, json_bytes, write_file
 
 _VCPU_FILES = {
     RecordType.X86_PV_VCPU_BASIC: "basic",
@@ -33,7 +34,8 @@ class StateFiles:
         self._guest_width = 8
         self.p2m_covered = 0
         """Guest frames that the P2M of a PV guest covers so far: higher ones can't be restored."""
-        self._p2m: dict[int, int] = {}
+        self._p2m = array("Q")
+        self._written: set[str] = set()
 
     def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
         """Store one record whose body, without padding, is ``data``.
@@ -70,17 +72,19 @@ class StateFiles:
             self._write(layout.HVM_CONTEXT, bytes(data))
 
     def finish(self) -> None:
-        """Write what had to wait for the last record."""
+        """Write what had to wait for the last record, and flush every file."""
         if self._p2m:
-            frames = [self._p2m[index] for index in range(len(self._p2m))]
-            self._write(layout.P2M_FRAMES, struct.pack(f"<{len(frames)}Q", *frames))
+            self._write(layout.P2M_FRAMES, struct.pack(f"<{len(self._p2m)}Q", *self._p2m))
+        for name in self._written:
+            flush(self._directory / name)
 
     def _p2m_frames(self, body: X86PvP2mFrames, offset: int) -> None:
         self.p2m_covered = body.extend(self.p2m_covered, offset)
         first = body.start_pfn // (PAGE_SIZE // self._guest_width)
-        self._p2m.update(enumerate(body.p2m_pfns, first))
+        self._p2m[first : first + len(body.p2m_pfns)] = array("Q", body.p2m_pfns)
 
     def _write(self, name: str, data: bytes) -> None:
+        self._written.add(name)
         write_file(self._directory / name, data)
 
     def _write_json(self, name: str, value: object) -> None:
