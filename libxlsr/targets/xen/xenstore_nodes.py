@@ -138,12 +138,18 @@ def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store
 
 
 def remove(xenstore: Xenstore, domid: int, handle: uuid.UUID, console_domid: int) -> None:
-    """Remove every node of the domain (libxl_domain.c, devices_destroy_cb)."""
+    """Remove every node of the domain (libxl_domain.c, devices_destroy_cb), all or none."""
+    xenstore.transact(lambda nodes: _remove(nodes, domid, handle, console_domid))
+
+
+def _remove(nodes: Transaction, domid: int, handle: uuid.UUID, console_domid: int) -> None:
     paths = Paths.of(domid, handle)
-    for path in (
-        f"/local/domain/{console_domid}/backend/console/{domid}",
-        paths.vm,
-        paths.domain,
-        paths.libxl,
-    ):
-        xenstore.rm(path)
+    for path in (paths.vm, paths.domain, paths.libxl):
+        nodes.rm(path)
+    backends = f"/local/domain/{console_domid}/backend"
+    nodes.rm(f"{backends}/console/{domid}")
+    # The first backend of a kind has made these, the last one takes them along
+    # (libxl__xs_path_cleanup).
+    for path in (f"{backends}/console", backends):
+        if nodes.directory(path) == []:
+            nodes.rm(path)
