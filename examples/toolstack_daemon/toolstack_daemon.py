@@ -1,0 +1,260 @@
+"""A toolstack daemon: restores the images whose fds clients pass over a Unix socket.
+
+``toolstack_daemon.py --socket PATH [--mode 0660] [--group NAME] --output DIR | --target xen``
+
+A client connects, sends a line of JSON with one fd attached (SCM_RIGHTS), and hears lines of JSON::
+
+    > {"name": "web1"}                                  and the image's fd
+    < {"event": "progress", "phase": "memory", "position": 65536, "total": 258876, "frames": 512}
+    < {"event": "restored", "where": "/var/lib/toolstack-daemon/web1", ...}
+    < {"event": "failed", "error": "at offset 0x1c: ...", "exit_code": 1}
+
+One restore a connection. Who disconnects cancels theirs; SIGTERM cancels all. Either way everything
+is undone before the daemon goes on, or ends. Who may connect is what the socket's mode says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from libxlsr import LibxlsrError, RestoreResult, UsageError, aio
+
+log = logging.getLogger("toolstack_daemon")
+
+REQUEST_MAX = 4096
+REQUEST_TIMEOUT = 10.0
+"""Seconds in which a client that has connected must have said what it wants."""
+SENDER_SILENCE = 60.0
+"""Seconds after which a sender that sends nothing is given up."""
+FDS_MAX = 4
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+SD_LISTEN_FDS_START = 3  # sd_listen_fds(3)
+
+
+class Refused(Exception):
+    """A request that is none."""
+
+
+class Daemon:
+    """Serves one listening socket until it is cancelled."""
+
+    def __init__(self, target: str, output: Path | None) -> None:
+        self.target = target
+        self.output = output
+        self.clients: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept clients; at the end cancel what they have running, and wait for it."""
+        loop = asyncio.get_running_loop()
+        async with aio.Adapter() as adapter:
+            try:
+                while True:
+                    client, _ = await loop.sock_accept(listener)
+                    task = asyncio.ensure_future(Client(self, adapter, client).serve())
+                    self.clients.add(task)
+                    task.add_done_callback(self.clients.discard)
+            finally:
+                for task in self.clients:
+                    task.cancel()
+                await asyncio.gather(*self.clients, return_exceptions=True)
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, daemon: Daemon, adapter: aio.Adapter, sock: socket.socket) -> None:
+        self.daemon = daemon
+        self.adapter = adapter
+        self.sock = sock
+        self.loop = asyncio.get_running_loop()
+        pid, uid = peer(sock)
+        self.who = f"pid {pid}, uid {uid}"
+
+    async def serve(self) -> None:
+        """Restore what the client hands over, unless it goes away before that is done."""
+        self.sock.setblocking(False)
+        fd = -1
+        try:
+            name, fd = await asyncio.wait_for(self.request(), REQUEST_TIMEOUT)
+            log.info("%s: restoring for %s", name, self.who)
+            await self.restore_while_connected(name, fd)
+        except Refused as error:
+            log.warning("refused %s: %s", self.who, error)
+            await self.say("refused", error=str(error))
+        except (asyncio.TimeoutError, OSError) as error:
+            log.warning("lost %s: %s", self.who, error or "no request in time")
+        finally:
+            if fd >= 0:
+                os.close(fd)
+            self.sock.close()
+
+    async def request(self) -> tuple[str, int]:
+        """The name and the fd that the client sends."""
+        await self.readable()
+        line, fds, _flags, _address = socket.recv_fds(
+            self.sock, REQUEST_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC
+        )
+        try:
+            if len(fds) != 1 or not line.endswith(b"\n"):
+                raise Refused("a request is one line with one fd attached")
+            name = requested_name(line)
+        except Refused:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return name, fds[0]
+
+    async def restore_while_connected(self, name: str, fd: int) -> None:
+        """The restore and the wait for the client's end, whichever is over first."""
+        restoring = asyncio.ensure_future(self.restore(name, fd))
+        disconnected = asyncio.ensure_future(self.readable())  # it has nothing more to say
+        try:
+            await asyncio.wait({restoring, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            disconnected.cancel()
+            restoring.cancel()
+            outcomes = await asyncio.gather(restoring, disconnected, return_exceptions=True)
+        if isinstance(outcomes[0], asyncio.CancelledError):
+            log.info("%s: cancelled and undone", name)
+        elif isinstance(outcomes[0], BaseException):
+            raise outcomes[0]
+
+    async def restore(self, name: str, fd: int) -> None:
+        """Restore, and tell the client how far it is."""
+        output = None if self.daemon.output is None else self.daemon.output / name
+        try:
+            async with self.adapter.restoration(
+                fd, target=self.daemon.target, output=output, silence=SENDER_SILENCE, name=name
+            ) as restoration:
+                async for progress in restoration:
+                    await self.say(
+                        "progress",
+                        phase=progress.phase.value,
+                        position=progress.position,
+                        total=progress.total,
+                        frames=progress.frames,
+                    )
+                result = await restoration.result()
+        except LibxlsrError as error:
+            log.warning("%s: %s", name, error)
+            await self.say("failed", error=str(error), exit_code=error.exit_code)
+        else:
+            log.info("%s: restored as %s", name, result.guest.where)
+            await self.say("restored", **facts(result))
+
+    async def readable(self) -> None:
+        """Until there is something to read, or the client has gone."""
+        ready = asyncio.Event()
+        self.loop.add_reader(self.sock, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            self.loop.remove_reader(self.sock)
+
+    async def say(self, event: str, **facts: object) -> None:
+        """Send one line."""
+        line = json.dumps({"event": event, **facts}) + "\n"
+        await self.loop.sock_sendall(self.sock, line.encode())
+
+
+def requested_name(line: bytes) -> str:
+    """The guest's name in a request. Raises `Refused`."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Refused("a request is a JSON object") from None
+    name = request.get("name") if isinstance(request, dict) else None
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Refused('a request has a "name" of letters, digits, "_", "-" and "."')
+    return name
+
+
+def facts(result: RestoreResult) -> dict[str, object]:
+    """What a client wants to know of a guest that was restored."""
+    guest = result.guest
+    return {
+        "where": guest.where,
+        "domid": guest.domid,
+        "type": guest.domain_type,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end."""
+    pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def listen(path: Path, mode: int, group: str | None) -> socket.socket:
+    """The socket that clients connect to: systemd's, or one that is made at ``path``."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return socket.socket(fileno=SD_LISTEN_FDS_START)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise UsageError(f"another daemon listens on {path}")
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777)  # nobody may connect before mode and group are as they shall be
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(umask)
+    if group is not None:
+        shutil.chown(path, group=group)
+    path.chmod(mode)
+    listener.listen()
+    return listener
+
+
+async def run(daemon: Daemon, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(daemon.serve(listener))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    log.info("listening")
+    try:
+        await serving
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+def main() -> int:
+    """Run the daemon."""
+    parser = argparse.ArgumentParser(description="restores images for clients of a Unix socket")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o660)
+    parser.add_argument("--group", help="who may connect, besides this user")
+    parser.add_argument("--target", choices=("image", "xen"), default="image")
+    parser.add_argument("--output", type=Path, help="for the target image: where guests go")
+    options = parser.parse_args()
+    if (options.target == "image") != (options.output is not None):
+        parser.error("--output goes with --target image")
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        listener = listen(options.socket, options.mode, options.group)
+    except (LibxlsrError, OSError, LookupError) as error:
+        print(f"toolstack_daemon: {error}", file=sys.stderr)
+        return 3
+    listener.setblocking(False)
+    with listener:
+        asyncio.run(run(Daemon(options.target, options.output), listener))
+    if "LISTEN_PID" not in os.environ:
+        options.socket.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""The example daemon, run as a program: restores, refusals, disconnects, SIGTERM, permissions."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.testing.builder import StreamBuilder
+
+ROOT = Path(__file__).resolve().parents[3]
+HOME = ROOT / "examples" / "toolstack_daemon"
+IMAGE = StreamBuilder("hvm", pages=4).build()
+
+
+class RunningDaemon:
+    """The program, its socket, and what it logs."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.path = directory / "sock"
+        self.output = directory / "guests"
+        self.output.mkdir(exist_ok=True)
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-X", "dev", "-W", "error", str(HOME / "toolstack_daemon.py")),
+                *("--socket", str(self.path), "--output", str(self.output), *options),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    def logged(self, text: str) -> str:
+        """Wait for the log line that has ``text`` in it."""
+        assert self.process.stderr is not None
+        lines = []
+        for line in self.process.stderr:
+            lines.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"never logged {text!r}: {lines}")
+
+    def stop(self) -> str:
+        """SIGTERM; the rest of its log."""
+        self.process.send_signal(signal.SIGTERM)
+        _, rest = self.process.communicate(timeout=60)
+        return rest
+
+
+class Connection:
+    """A client's."""
+
+    def __init__(self, daemon: RunningDaemon) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(60)
+        self.sock.connect(str(daemon.path))
+        self.lines = self.sock.makefile()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lines.close()
+        self.sock.close()
+
+    def ask(self, request: bytes, *fds: int) -> None:
+        socket.send_fds(self.sock, [request], list(fds))
+
+    def ask_for(self, name: str, fd: int) -> None:
+        self.ask(json.dumps({"name": name}).encode() + b"\n", fd)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        for line in self.lines:
+            yield json.loads(line)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
+    running = RunningDaemon(tmp_path)
+    running.logged("listening")
+    yield running
+    running.stop()
+    assert running.process.returncode == 0
+    assert not running.path.exists()
+
+
+@pytest.fixture
+def half_image() -> Iterator[int]:
+    """A pipe with half an image in it, whose sender is still there."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, IMAGE[: len(IMAGE) // 2])
+    yield read_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def wait_for_memory(connection: Connection) -> None:
+    for event in connection.events():
+        if event.get("phase") == "memory":
+            return
+    raise AssertionError("the restore never came to the memory")
+
+
+def test_the_client_restores_the_example(daemon: RunningDaemon) -> None:
+    image = ROOT / "examples" / "hvm-ticker-xen4.17.save.xz"
+    ran = subprocess.run(
+        [sys.executable, str(HOME / "client.py"), str(daemon.path), str(image), "ticker"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {event["event"] for event in events[:-1]} == {"progress"}
+    assert events[-1]["event"] == "restored"
+    assert events[-1]["where"] == str(daemon.output / "ticker")
+    assert (daemon.output / "ticker" / "image.json").is_file()
+
+
+def test_a_damaged_image_fails_with_its_exit_code(daemon: RunningDaemon, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(IMAGE[:-4])
+    ran = subprocess.run(
+        [sys.executable, str(HOME / "client.py"), str(daemon.path), str(damaged), "g"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout.splitlines()[-1])["event"] == "failed"
+    assert list(daemon.output.iterdir()) == []
+
+
+def test_many_clients_at_once(daemon: RunningDaemon, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(IMAGE)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(daemon)) for _ in range(8)]
+        for number, connection in enumerate(connections):
+            file = stack.enter_context(open(path, "rb"))
+            connection.ask_for(f"guest-{number}", file.fileno())
+        last = [list(connection.events())[-1]["event"] for connection in connections]
+    assert last == ["restored"] * 8
+
+
+def test_disconnecting_cancels(daemon: RunningDaemon, half_image: int) -> None:
+    with Connection(daemon) as connection:
+        connection.ask_for("gone", half_image)
+        wait_for_memory(connection)
+        assert len(list(daemon.output.iterdir())) == 1
+    daemon.logged("gone: cancelled and undone")
+    assert list(daemon.output.iterdir()) == []
+
+
+def test_sigterm_undoes_what_runs(tmp_path: Path, half_image: int) -> None:
+    daemon = RunningDaemon(tmp_path)
+    daemon.logged("listening")
+    with Connection(daemon) as connection:
+        connection.ask_for("unlucky", half_image)
+        wait_for_memory(connection)
+        rest = daemon.stop()
+    assert "stopped" in rest
+    assert "Traceback" not in rest
+    assert daemon.process.returncode == 0
+    assert list(daemon.output.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("request_line", "nfds"),
+    [
+        (b'{"name": "a"}\n', 0),
+        (b'{"name": "a"}\n', 2),
+        (b'{"name": "a"}', 1),
+        (b"\n", 1),
+        (b"[" * 4000 + b"\n", 1),
+        (b'{"name": "../a"}\n', 1),
+        (b'{"name": ".a"}\n', 1),
+        (b'{"name": ""}\n', 1),
+        (b'{"name": 7}\n', 1),
+        (b'{"name": "' + b"a" * 65 + b'"}\n', 1),
+        (b"7\n", 1),
+    ],
+)
+def test_what_is_no_request_is_refused(
+    daemon: RunningDaemon, half_image: int, request_line: bytes, nfds: int
+) -> None:
+    with Connection(daemon) as connection:
+        connection.ask(request_line, *[half_image] * nfds)
+        (event,) = connection.events()
+    assert event["event"] == "refused"
+    assert list(daemon.output.iterdir()) == []
+
+
+def test_a_client_that_leaves_without_a_word(daemon: RunningDaemon) -> None:
+    Connection(daemon).__exit__()
+    assert "refused" in daemon.logged("pid")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+def test_the_sockets_mode_is_as_asked_for(tmp_path: Path, mode: int) -> None:
+    daemon = RunningDaemon(tmp_path, "--mode", f"{mode:o}")
+    daemon.logged("listening")
+    assert stat.S_IMODE(daemon.path.stat().st_mode) == mode
+    daemon.stop()
+
+
+def test_a_socket_that_was_left_over_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(tmp_path / "sock"))
+    daemon = RunningDaemon(tmp_path)
+    daemon.logged("listening")
+    daemon.stop()
+
+
+def test_a_second_daemon_is_refused(daemon: RunningDaemon, tmp_path: Path) -> None:
+    second = RunningDaemon(tmp_path)
+    _, said = second.process.communicate(timeout=60)
+    assert second.process.returncode == 3
+    assert said == f"toolstack_daemon: another daemon listens on {daemon.path}\n"
+
+
+def test_the_units_name_each_other_and_options_that_exist() -> None:
+    units = {}
+    for kind in ("socket", "service"):
+        units[kind] = configparser.ConfigParser(strict=False, interpolation=None)
+        units[kind].optionxform = str  # type: ignore[assignment,method-assign]
+        units[kind].read(HOME / f"toolstack-daemon.{kind}")
+    command = units["service"]["Service"]["ExecStart"]
+    assert units["socket"]["Socket"]["ListenStream"] in command
+    assert units["service"]["Unit"]["Requires"] == "toolstack-daemon.socket"
+    asked = subprocess.run(
+        [sys.executable, str(HOME / "toolstack_daemon.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for word in command.split():
+        if word.startswith("--"):
+            assert word in asked.stdout
