@@ -11,11 +11,13 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.formats.text import printable
-from libxlsr.operations.progress import Progress
+
+if TYPE_CHECKING:  # a command that shows no progress need not import what makes it
+    from libxlsr.operations.progress import Progress
 
 JSON_INTERVAL = 0.5
 """Seconds between two progress objects of one phase, at the least."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Union
 
 from libxlsr.errors import LibxlsrError, TargetError
@@ -39,6 +36,11 @@ def verify_many(
         for source in sources:
             yield source, _outcome(source, full, digest, expected)
         return
+    # Only here, as they take as long to import as a short image to verify.
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     workers = min(jobs, len(sources))
     with ProcessPoolExecutor(workers, get_context("fork"), _become_worker) as pool:
         futures = [pool.submit(_outcome, source, full, digest, expected) for source in sources]

@@ -74,15 +74,15 @@ class FrameMap:
         """How many frames have each byte; those that were never named are not counted."""
         counts: Counter[int] = Counter()
         for chunk in self._chunks.values():
-            left = CHUNK_FRAMES
-            for byte in (0, *(NAMED | byte for byte in range(0x80))):
-                number = chunk.count(byte)
-                counts[byte] += number
-                left -= number
-                if not left:
-                    break
+            left = chunk
+            while left:
+                # bytes.count() takes its time over a byte that is everywhere; these two don't.
+                byte = bytes(left[:1])
+                rest = bytearray() if left == byte * len(left) else left.translate(None, byte)
+                counts[byte[0]] += len(left) - len(rest)
+                left = rest
         del counts[0]
-        return +counts
+        return counts
 
     def gaps(self, end: int) -> Iterator[tuple[int, int]]:
         """``(first, number)`` of each longest run of frames below ``end`` that were not named."""
@@ -91,7 +91,8 @@ class FrameMap:
             if first >= end:
                 break
             position = first
-            for match in _GAP.finditer(chunk, 0, min(CHUNK_FRAMES, end - first)):
+            limit = min(CHUNK_FRAMES, end - first)
+            for match in _GAP.finditer(chunk, 0, limit if chunk.find(0, 0, limit) >= 0 else 0):
                 named = first + match.start()
                 if named > position and position > begin:
                     yield begin, position - begin

@@ -91,16 +91,12 @@ class MemoryChecks:
             )
         elif all_frames_named:
             self._check_gaps()
-        counts = self.types()
-        without = sum(
-            number
-            for byte, number in self.frames.counts().items()
-            if byte == NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC
-        )
-        if without:
+        counts = self.frames.counts()
+        if without := counts[NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC]:
             self._report("frames-without-data", f"{without} frames")
-        if broken := counts.get("BROKEN"):
-            self._report("frames-broken", f"{broken} frames")
+        broken = NAMED | page_types.XEN_DOMCTL_PFINFO_BROKEN
+        if number := counts[broken] + counts[broken | HAS_DATA]:
+            self._report("frames-broken", f"{number} frames")
         if self._pv:
             self._check_p2m_frames()
 
