@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import libxlsr
 from libxlsr.cli.report import Report
-from libxlsr.errors import LibxlsrError
+from libxlsr.errors import Aborted, LibxlsrError
 
 EXIT_CODES = """\
 exit codes:
@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except LibxlsrError as error:
             report.error(error)
             code = error.exit_code
+        except KeyboardInterrupt:  # where it is no event of a loop, as in cli/signals.py
+            aborted = Aborted("aborted by SIGINT")
+            report.error(aborted)
+            code = aborted.exit_code
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone; what was done stays done.
