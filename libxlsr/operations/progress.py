@@ -21,6 +21,8 @@ class Phase(enum.Enum):
     """libxc's part: memory, vCPUs, everything that Xen knows of the guest."""
     RECORDS = "records"
     """libxl's records: the device model's."""
+    WRITING = "writing"
+    """A file is made from what was read: an extraction or a conversion."""
     FINISHING = "finishing"
     UNDOING = "undoing"
 

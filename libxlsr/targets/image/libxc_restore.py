@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _BUFFER_PAGES = 128
 """Pages in memory at a time: half a megabyte stays in a CPU's cache between read and write."""
+_COPY_MIN = 64 * 1024
+"""Bytes from which on two system calls for a run are cheaper than a copy through the buffer."""
 
 Progress = Callable[[Mapping[str, int]], None]
 Checkpoint = Callable[[int], tuple[CheckpointReply, int]]
@@ -47,6 +49,7 @@ class LibxcRestore:
         self, reader: ExactReader, directory: Path, progress: Progress, checkpoint: Checkpoint
     ) -> None:
         self._reader = reader
+        reader.on_short_read = self._short_read
         self._stream = self._reader
         self._directory = directory
         self._progress = progress
@@ -70,7 +73,7 @@ class LibxcRestore:
             domain = self._read_domain_header()
             self._is_pv = domain.is_pv
             self._order = RecordOrder(image.version, domain, checkpointed=True)
-            self._state = StateFiles(self._directory, self._order)
+            self._state = self._make_state(self._order)
             failover = self._read_records()
             pages = self._memory.finish()
             self._state.finish()
@@ -89,6 +92,9 @@ class LibxcRestore:
             "checkpoints": self._checkpoints,
             "failover": None if failover is None else str(failover),
         }
+
+    def _make_state(self, order: RecordOrder) -> StateFiles:
+        return StateFiles(self._directory, order)
 
     def _read_image_header(self) -> libxc.ImageHeader:
         start = self._reader.offset
@@ -122,8 +128,7 @@ class LibxcRestore:
         header = libxc.RecordHeader.decode(data, start)
         self._label = f"libxc record {number} ({header.name})"
         self._counters["records"] = number
-        self._counters["bytes"] = start - self._start
-        self._progress(self._counters)
+        self._count_bytes()
         if header.type == RecordType.CHECKPOINT:
             self._order.check(header.type, start)
             return self._checkpoint()
@@ -135,6 +140,14 @@ class LibxcRestore:
             # ended in good order; the device model's state that follows END would not fit then.
             self._apply_kept_aside(self._kept_aside, self._lent_at)
         return self._apply(header, start)
+
+    def _count_bytes(self) -> None:
+        self._counters["bytes"] = self._reader.offset - self._start
+        self._progress(self._counters)
+
+    def _short_read(self) -> None:
+        """The sender is slow: whoever watches it wants to see each byte that comes."""
+        self._count_bytes()
 
     def _apply(self, header: libxc.RecordHeader, start: int) -> bool:
         """Act on a record whose header was read; False after END."""
@@ -175,6 +188,12 @@ class LibxcRestore:
                 expected=f"less than {self._state.p2m_covered:#x}, where its P2M ends",
             )
         self._memory.set_types(batch)
+        self._take_pages(batch)
+        self._counters["frames"] += batch.data_pages
+
+    def _take_pages(self, batch: page_data.PageData) -> None:
+        """The contents of the frames of ``batch`` come next."""
+        what = "the pages of PAGE_DATA"
         store = self._memory.verify_pages if self._verifying else self._memory.write_pages
         view = memoryview(self._pages)
         filled = used = 0  # bytes of the buffer that were read, and handed on
@@ -183,15 +202,23 @@ class LibxcRestore:
             gfn, length = first_gfn, nr_pages * libxc.PAGE_SIZE
             while length:
                 if used == filled:
+                    if self._copy_pages(gfn, length, what):
+                        remaining -= length
+                        break
                     filled, used = min(remaining, len(view)), 0
-                    self._stream.read_into(view[:filled], "the pages of PAGE_DATA")
+                    self._stream.read_into(view[:filled], what)
                     remaining -= filled
                 piece = min(length, filled - used)
                 store(gfn, view[used : used + piece])
                 used += piece
                 length -= piece
                 gfn += piece // libxc.PAGE_SIZE
-        self._counters["frames"] += batch.data_pages
+
+    def _copy_pages(self, gfn: int, length: int, what: str) -> bool:
+        """Store frames without reading them; False where that can't be done or isn't worth it."""
+        if self._verifying or length < _COPY_MIN:
+            return False
+        return self._memory.copy_pages(gfn, length, self._stream, what)
 
     # -- checkpoints
 

@@ -18,6 +18,13 @@ from libxlsr.targets.image.libxc_restore import LibxcRestore
 
 def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
     """Restore the libxc part; raises what went wrong."""
+    return restore_libxc(channel, args, LibxcRestore)
+
+
+def restore_libxc(
+    channel: Channel, args: dict[str, Any], restore: type[LibxcRestore]
+) -> dict[str, Any]:
+    """Have ``restore`` read the stream; raises what went wrong."""
 
     def checkpoint(consumed: int) -> tuple[CheckpointReply, int]:
         answer = channel.call("checkpoint", {"consumed": consumed})
@@ -26,7 +33,7 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
     reader = ExactReader(args["fd"], args["offset"], bytes.fromhex(args["prefix"]))
     directory = Path(args["directory"])
     try:
-        return LibxcRestore(reader, directory, channel.progress, checkpoint).run()
+        return restore(reader, directory, channel.progress, checkpoint).run()
     except OSError as error:
         doing = f"can't write the guest's memory and state in {directory.parent}"
         raise TargetError.from_oserror(error, doing) from error

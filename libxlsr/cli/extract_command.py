@@ -1,0 +1,114 @@
+"""``libxlsr extract``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from libxlsr.cli import signals
+from libxlsr.cli.arguments import address_range, image_source, number, seconds
+from libxlsr.cli.report import ProgressDisplay, Report
+from libxlsr.errors import Aborted
+from libxlsr.events import Ao, Context, run
+from libxlsr.extract.request import FORMATS, LAST_ADDRESS, Request
+from libxlsr.operations.extract import extract_ao
+from libxlsr.operations.indexed import Written
+from libxlsr.operations.source_fd import opened
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "extract",
+        help="write a guest's memory for debuggers and forensic tools",
+        description="Writes the memory in an image as a raw file, an ELF core (gdb, drgn, crash), "
+        "what `xl dump-core` writes, or for LiME's readers (volatility).",
+    )
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="the image, or the directory of an offline restore; - reads standard input",
+    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to make")
+    parser.add_argument(
+        "-f", "--format", choices=FORMATS, default="raw", help="what to write (default: raw)"
+    )
+    parser.add_argument(
+        "--frames",
+        type=address_range,
+        metavar="RANGE",
+        help="only these guest frames: FIRST-LAST or FIRST+COUNT",
+    )
+    parser.add_argument(
+        "--vaddr",
+        type=_virtual_range,
+        metavar="RANGE",
+        help="only these virtual addresses, through the guest's page tables: FIRST-LAST, "
+        "FIRST+SIZE, or all (raw and elf)",
+    )
+    parser.add_argument(
+        "--cr3",
+        type=number,
+        metavar="CR3",
+        help="the page tables for --vaddr (default: those of the first vCPU)",
+    )
+    parser.add_argument(
+        "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.set_defaults(command=extract)
+
+
+def extract(options: argparse.Namespace, report: Report) -> int:
+    """Run the command; raises errors of libxlsr."""
+    request = Request(options.format, options.frames, options.vaddr, options.cr3)
+    directory = Path(options.image)
+    if options.image != "-" and directory.is_dir():
+        _say(_run(directory, False, options, request, report), options, report)
+        return 0
+    source = image_source(options.image)
+    with opened(source) as fd:
+        written = _run(fd, not isinstance(source, int), options, request, report)
+    _say(written, options, report)
+    return 0
+
+
+def _run(
+    source: int | Path, to_eof: bool, options: argparse.Namespace, request: Request, report: Report
+) -> Written:
+    ctx = Context()
+    with ProgressDisplay(report) as display:
+        ao: Ao[Written] = extract_ao(
+            ctx,
+            source,
+            options.output,
+            request,
+            on_progress=display.update,
+            deadline=options.deadline,
+            to_eof=to_eof,
+        )
+        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+            run(ctx, lambda: ao.done)
+    return ao.result()
+
+
+def _virtual_range(text: str) -> tuple[int, int]:
+    return (0, LAST_ADDRESS) if text == "all" else address_range(text)
+
+
+def _say(written: Written, options: argparse.Namespace, report: Report) -> None:
+    copied = written.details["copied"]
+    report.event(
+        "extracted",
+        path=written.path,
+        format=options.format,
+        size=written.size,
+        copied=copied,
+        seconds=round(written.seconds, 6),
+    )
+    rate = f", {copied / written.seconds / 1e6:.1f} MB/s" if written.seconds > 0 else ""
+    report.line(f"Extracted {options.output} ({options.format}).")
+    report.line(f"  size     {written.size} bytes, of which {copied} of the guest's memory")
+    report.line(f"  time     {written.seconds:.2f} s{rate}")

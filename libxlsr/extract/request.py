@@ -1,0 +1,104 @@
+"""What is to be extracted, and what every writer works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from libxlsr.errors import StreamError, UsageError
+from libxlsr.extract.frames import Frames
+from libxlsr.extract.page_tables import Mapping, PageTables
+from libxlsr.extract.sparse_file import SparseFile
+from libxlsr.extract.vcpus import Vcpu, table_address
+from libxlsr.formats.libxc import PAGE_SIZE
+
+FORMATS = ("raw", "elf", "xen-core", "lime")
+VIRTUAL_FORMATS = ("raw", "elf")
+"""Formats that can hold memory by its virtual addresses."""
+
+LAST_ADDRESS = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A part of memory: frames, or virtual addresses; both None for everything."""
+
+    format: str
+    frames: tuple[int, int] | None = None
+    """The first and the last frame."""
+    vaddr: tuple[int, int] | None = None
+    """The first and the last virtual address."""
+    cr3: int | None = None
+    """The page tables to look virtual addresses up in; None for those of the first vCPU."""
+
+    def check(self) -> None:
+        """Raises UsageError for what contradicts itself."""
+        if self.format not in FORMATS:
+            raise UsageError(
+                f"there is no format {self.format!r}", remedy=f"choose one of {', '.join(FORMATS)}"
+            )
+        for name, value in (("frames", self.frames), ("virtual addresses", self.vaddr)):
+            if value is not None and not 0 <= value[0] <= value[1] <= LAST_ADDRESS:
+                raise UsageError(f"{value[0]:#x} to {value[1]:#x} is no range of {name}")
+        if self.frames is not None and self.vaddr is not None:
+            raise UsageError("name a range of frames or of virtual addresses, not both")
+        if self.cr3 is not None and self.vaddr is None:
+            raise UsageError("a CR3 is for looking up virtual addresses: name them too")
+        if self.vaddr is not None and self.format not in VIRTUAL_FORMATS:
+            raise UsageError(
+                f"the format {self.format} knows no virtual addresses",
+                remedy=f"choose one of {', '.join(VIRTUAL_FORMATS)}",
+            )
+        if self.format == "raw" and self.vaddr == (0, LAST_ADDRESS):
+            raise UsageError(
+                "the whole of virtual memory does not fit into a raw file",
+                remedy="name a range, or choose the format elf",
+            )
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest whose memory is to be written to ``output``."""
+
+    directory: Path
+    request: Request
+    frames: Frames
+    vcpus: list[Vcpu]
+    width: int
+    """4 for a 32-bit guest, 8 for a 64-bit one."""
+    output: SparseFile
+
+    def frame_range(self) -> tuple[int, int]:
+        """The first frame that is wanted, and one more than the last."""
+        if self.request.frames is None:
+            return 0, self.frames.end
+        first, last = self.request.frames
+        return first, min(last + 1, self.frames.end)
+
+    def mappings(self) -> Iterator[Mapping]:
+        """What the virtual addresses that are wanted are mapped to. Raises StreamError where the
+        guest has no vCPU that says how."""
+        assert self.request.vaddr is not None
+        if not self.vcpus:
+            raise StreamError("the image has no vCPU whose page tables could be used", offset=None)
+        paging, root = self.vcpus[0].paging, self.vcpus[0].page_table
+        if self.request.cr3 is not None:
+            root = table_address(paging, self.request.cr3)
+        return PageTables(self.frames.page, paging, root).mappings(*self.request.vaddr)
+
+
+def frames_of(mapping: Mapping) -> tuple[int, int]:
+    """The first frame of a mapping, and one more than its last."""
+    return mapping.paddr // PAGE_SIZE, (mapping.paddr + mapping.size - 1) // PAGE_SIZE + 1
+
+
+def nothing_there(request: Request) -> StreamError:
+    """The error for a range of which the image has nothing."""
+    if request.vaddr is not None:
+        what = f"virtual addresses {request.vaddr[0]:#x} to {request.vaddr[1]:#x}"
+    elif request.frames is not None:
+        what = f"frames {request.frames[0]:#x} to {request.frames[1]:#x}"
+    else:
+        what = "guest"
+    return StreamError(f"the image has no contents for the {what}", offset=None)

@@ -1,0 +1,132 @@
+"""The registers of an offline restore's vCPUs, of PV as of HVM and PVH guests."""
+
+from __future__ import annotations
+
+# ruff: noqa: SIM905 - names of registers read better as words than as a list of strings
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from libxlsr.errors import StreamError
+from libxlsr.extract.page_tables import Paging
+from libxlsr.formats.hvm_context import HvmContext
+from libxlsr.formats.hvm_cpu import HvmCpu, hvm_cpus
+from libxlsr.formats.vcpu_guest_context import (
+    VGCF_I387_VALID,
+    VGCF_IN_KERNEL,
+    VGCF_ONLINE,
+    VcpuGuestContext,
+    page_table_address,
+)
+from libxlsr.targets.image import layout
+
+_CR0_PG = 1 << 31
+_CR4_PAE = 1 << 5
+_CR4_LA57 = 1 << 12
+_EFER_LMA = 1 << 10
+
+
+@dataclass(frozen=True)
+class Vcpu:
+    """One vCPU. ``registers`` has the general ones by their 64-bit names, the selectors ``cs`` to
+    ``gs``, ``fs_base``, ``gs_base``, ``kernel_gs_base`` (what SWAPGS would bring), ``cr0`` to
+    ``cr4``; an HVM guest's those of struct hvm_hw_cpu too."""
+
+    number: int
+    registers: Mapping[str, int]
+    paging: Paging
+    page_table: int
+    """The guest-physical address of the highest page table."""
+    is_64bit: bool
+    context: VcpuGuestContext
+    """As XEN_DOMCTL_getvcpucontext would give it."""
+
+
+def read_vcpus(directory: Path) -> list[Vcpu]:
+    """The vCPUs of the restore or index in ``directory``, by number. Raises StreamError and
+    OSError."""
+    if (directory / layout.HVM_CONTEXT).exists():
+        context = HvmContext.decode((directory / layout.HVM_CONTEXT).read_bytes())
+        vcpus = [_from_hvm(number, cpu) for number, cpu in hvm_cpus(context).items()]
+    else:
+        vcpus = [
+            _from_pv(int(path.name), VcpuGuestContext.decode((path / "basic").read_bytes()))
+            for path in (directory / layout.VCPUS).iterdir()
+            if (path / "basic").exists()
+        ]
+    return sorted(vcpus, key=lambda vcpu: vcpu.number)
+
+
+def guest_width(directory: Path, vcpus: list[Vcpu]) -> int:
+    """4 for a 32-bit guest, 8 for a 64-bit one: what a PV guest was built as, what the vCPUs of
+    any other were last in. Raises StreamError and OSError."""
+    try:
+        info = json.loads((directory / layout.PV_INFO).read_bytes())
+    except FileNotFoundError:
+        return 8 if not vcpus or any(vcpu.is_64bit for vcpu in vcpus) else 4
+    width = info.get("guest_width") if isinstance(info, dict) else None
+    if width not in (4, 8):
+        raise StreamError(f"{layout.PV_INFO} has no guest_width", offset=None)
+    return int(width)
+
+
+def _from_hvm(number: int, cpu: HvmCpu) -> Vcpu:
+    hvm = cpu.registers
+    registers = dict(hvm)
+    registers.update({name: hvm[f"{name}_sel"] & 0xFFFF for name in "cs ds es fs gs ss".split()})
+    registers["kernel_gs_base"] = hvm["shadow_gs"]
+    long_mode = bool(hvm["msr_efer"] & _EFER_LMA)
+    if not hvm["cr0"] & _CR0_PG:
+        paging = Paging.NONE
+    elif long_mode:
+        paging = Paging.FIVE_LEVEL if hvm["cr4"] & _CR4_LA57 else Paging.FOUR_LEVEL
+    else:
+        paging = Paging.PAE if hvm["cr4"] & _CR4_PAE else Paging.LEGACY
+    return Vcpu(
+        number=number,
+        registers=registers,
+        paging=paging,
+        page_table=table_address(paging, hvm["cr3"]),
+        is_64bit=long_mode,
+        context=_guest_context(registers, cpu),
+    )
+
+
+def _guest_context(registers: Mapping[str, int], cpu: HvmCpu) -> VcpuGuestContext:
+    """As arch_get_info_guest() fills it in for an HVM vCPU (xen/arch/x86/domctl.c)."""
+    in_kernel = registers["cs"] & 3 == 0
+    active, other = ("gs_base_kernel", "gs_base_user")[:: 1 if in_kernel else -1]
+    return VcpuGuestContext(
+        8,
+        {
+            **registers,
+            "flags": VGCF_I387_VALID | VGCF_ONLINE | (VGCF_IN_KERNEL if in_kernel else 0),
+            active: registers["gs_base"],
+            other: registers["shadow_gs"],
+        },
+        cpu.fpu_regs,
+    )
+
+
+def _from_pv(number: int, context: VcpuGuestContext) -> Vcpu:
+    pv = context.registers
+    registers = dict(pv)
+    is_64bit = context.width == 8
+    in_kernel = bool(pv["flags"] & VGCF_IN_KERNEL)
+    if is_64bit:
+        active, other = ("gs_base_kernel", "gs_base_user")[:: 1 if in_kernel else -1]
+        registers["gs_base"], registers["kernel_gs_base"] = pv[active], pv[other]
+    return Vcpu(
+        number=number,
+        registers=registers,
+        paging=Paging.FOUR_LEVEL if is_64bit else Paging.PAE,
+        page_table=page_table_address(context.width, pv["cr3"]),
+        is_64bit=is_64bit,
+        context=context,
+    )
+
+
+def table_address(paging: Paging, cr3: int) -> int:
+    """The guest-physical address of the page table in CR3."""
+    return cr3 & (0xFFFFFFE0 if paging is Paging.PAE else 0x000FFFFFFFFFF000)

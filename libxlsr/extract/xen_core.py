@@ -1,0 +1,131 @@
+"""The format ``xen-core``: what ``xl dump-core`` writes.
+
+::
+
+    ELF header, section headers
+    .note.Xen         what this is, versions, numbers of vCPUs and pages
+    .xen_prstatus     a struct vcpu_guest_context for each vCPU
+    .xen_shared_info  PV: the shared info page
+    .xen_pages        the pages
+    .xen_pfn          HVM and PVH: the frame number u64 of each page
+    .xen_p2m          PV: the frame number u64 of each page, twice: a saved guest has no machine
+                      frames, and its page tables hold guest frames
+    .shstrtab         the names
+
+Sources: docs/misc/dump-core-format.txt; tools/libs/guest/xg_core.h; xen/include/public/elfnote.h
+and version.h.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+
+from libxlsr.extract.request import Guest, nothing_there
+from libxlsr.formats import elf
+from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.targets.image import layout
+
+XEN_ELFNOTE_DUMPCORE_NONE = 0x2000000
+XEN_ELFNOTE_DUMPCORE_HEADER = 0x2000001
+XEN_ELFNOTE_DUMPCORE_XEN_VERSION = 0x2000002
+XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION = 0x2000003
+XC_CORE_MAGIC = 0xF00FEBED
+XC_CORE_MAGIC_HVM = 0xF00FEBEE
+
+FORMAT_VERSION = 0 << 32 | 1
+_HEADER = struct.Struct("<4Q")
+_XEN_VERSION = struct.Struct("<QQ16s64s16s32s32s1024s64sQQ")
+_VIRT_START = {4: 0xF5800000, 8: 0xFFFF800000000000}
+"""Where the machine-to-physical table begins: XENVER_platform_parameters."""
+
+_PFNS = 1 << 16
+"""Frame numbers that are written in one go."""
+
+
+def write(guest: Guest) -> int:
+    """Write it; the size of the file in bytes. Raises StreamError and OSError."""
+    is_pv = (guest.directory / layout.PV_INFO).exists()
+    first, end = guest.frame_range()
+    pages = sum(number for _, number in guest.frames.ranges(first, end))
+    if not pages:
+        raise nothing_there(guest.request)
+
+    prstatus = b"".join(vcpu.context.encode() for vcpu in guest.vcpus)
+    parts = {
+        ".note.Xen": _notes(guest, is_pv, pages),
+        ".xen_prstatus": prstatus,
+    }
+    if is_pv:
+        parts[".xen_shared_info"] = (guest.directory / layout.SHARED_INFO).read_bytes()
+    # A reader of volatility's takes the n-th name for the n-th section's.
+    frame_section, entry = (".xen_p2m", 16) if is_pv else (".xen_pfn", 8)
+    names = [".shstrtab", *parts, ".xen_pages", frame_section]
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
+    name_at = {name: strings.index(b"\0" + name.encode() + b"\0") + 1 for name in names}
+
+    position = elf.EHDR_SIZE[64]
+    shnum = len(names) + 1
+    sections = {}
+
+    def place(name: str, section_type: int, size: int, alignment: int, entry_size: int = 0) -> int:
+        nonlocal position
+        position += -position % alignment
+        sections[name] = elf.SectionHeader(
+            name_at[name], section_type, position, size, alignment, entry_size
+        )
+        start = position
+        position += size
+        return start
+
+    position += shnum * elf.SHDR_SIZE
+    for name, data in parts.items():
+        is_note = name == ".note.Xen"
+        size_each = len(data) // max(len(guest.vcpus), 1) if name == ".xen_prstatus" else 0
+        section_type = elf.SHT_NOTE if is_note else elf.SHT_PROGBITS
+        guest.output.write(data, place(name, section_type, len(data), 8, size_each))
+    pages_at = place(".xen_pages", elf.SHT_PROGBITS, pages * PAGE_SIZE, PAGE_SIZE, PAGE_SIZE)
+    pfns_at = place(frame_section, elf.SHT_PROGBITS, pages * entry, 8, entry)
+    guest.output.write(strings, place(".shstrtab", elf.SHT_STRTAB, len(strings), 1))
+
+    for gfn, number in guest.frames.ranges(first, end):
+        guest.output.copy_frames(guest.frames, gfn, gfn + number, pages_at)
+        pages_at += number * PAGE_SIZE
+        for data in _frame_numbers(gfn, number, entry // 8):
+            guest.output.write(data, pfns_at)
+            pfns_at += len(data)
+
+    machine = elf.EM_386 if is_pv and guest.width == 4 else elf.EM_X86_64
+    header = elf.file_header(64, machine, shoff=elf.EHDR_SIZE[64], shnum=shnum, shstrndx=1)
+    headers = b"".join(sections[name].encode() for name in names)
+    guest.output.write(header + bytes(elf.SHDR_SIZE) + headers, 0)
+    return position
+
+
+def _frame_numbers(gfn: int, number: int, copies: int) -> Iterator[bytes]:
+    for start in range(gfn, gfn + number, _PFNS):
+        count = min(_PFNS, gfn + number - start)
+        frames = [frame for frame in range(start, start + count) for _ in range(copies)]
+        yield struct.pack(f"<{len(frames)}Q", *frames)
+
+
+def _notes(guest: Guest, is_pv: bool, pages: int) -> bytes:
+    magic = XC_CORE_MAGIC if is_pv else XC_CORE_MAGIC_HVM
+    header = _HEADER.pack(magic, len(guest.vcpus), pages, PAGE_SIZE)
+    major, minor = _xen_version(guest)
+    empty = (b"",) * 7
+    version = _XEN_VERSION.pack(major, minor, *empty, _VIRT_START[guest.width], PAGE_SIZE)
+    return (
+        elf.note("Xen", XEN_ELFNOTE_DUMPCORE_NONE, b"")
+        + elf.note("Xen", XEN_ELFNOTE_DUMPCORE_HEADER, header)
+        + elf.note("Xen", XEN_ELFNOTE_DUMPCORE_XEN_VERSION, version)
+        + elf.note("Xen", XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION, FORMAT_VERSION.to_bytes(8, "little"))
+    )
+
+
+def _xen_version(guest: Guest) -> tuple[int, int]:
+    """Of the Xen that saved the guest, from the libxc domain header."""
+    manifest = json.loads((guest.directory / layout.MANIFEST).read_bytes())
+    major, minor = str(manifest["libxc"]["xen_version"]).split(".")
+    return int(major), int(minor)

@@ -1,0 +1,96 @@
+"""Guest memory out of an image, in a format that debuggers and forensic tools read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from libxlsr.events import Ao, Context, run
+from libxlsr.extract.request import Request
+from libxlsr.operations.indexed import Written, indexed_ao
+from libxlsr.operations.progress import Progress
+from libxlsr.operations.source_fd import Source, opened
+
+
+def extract_ao(
+    ctx: Context,
+    source: int | Path,
+    output: Path,
+    request: Request,
+    *,
+    on_done: Callable[[Ao[Written]], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    deadline: float | None = None,
+    to_eof: bool = False,
+) -> Ao[Written]:
+    """Start extracting what ``request`` says, from the image on the fd ``source`` or from the
+    directory of an offline restore, into the file ``output``, which must not exist.
+
+    The result's ``details`` have ``copied``, the bytes of guest memory. Raises UsageError for a
+    request that contradicts itself, and TargetError.
+    """
+    request.check()
+    args = {
+        "format": request.format,
+        "frames": request.frames,
+        "vaddr": request.vaddr,
+        "cr3": request.cr3,
+    }
+    return indexed_ao(
+        ctx,
+        source,
+        output,
+        "libxlsr.extract.worker",
+        args,
+        on_done=on_done,
+        on_progress=on_progress,
+        deadline=deadline,
+        to_eof=to_eof,
+    )
+
+
+def extract(
+    source: Source,
+    output: str | os.PathLike[str],
+    request: Request,
+    *,
+    deadline: float | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Written:
+    """Extract memory and return when the file is there.
+
+    ``source`` is an image's path, an open fd, or the directory of an offline restore. Raises an
+    error of `libxlsr.errors`; then, and when an exception interrupts it, there is no output.
+    """
+    ctx = Context()
+    directory = None if isinstance(source, int) else Path(source)
+    if directory is not None and directory.is_dir():
+        return _wait(
+            ctx,
+            extract_ao(
+                ctx, directory, Path(output), request, deadline=deadline, on_progress=on_progress
+            ),
+        )
+    with opened(source) as fd:
+        return _wait(
+            ctx,
+            extract_ao(
+                ctx,
+                fd,
+                Path(output),
+                request,
+                deadline=deadline,
+                on_progress=on_progress,
+                to_eof=not isinstance(source, int),
+            ),
+        )
+
+
+def _wait(ctx: Context, ao: Ao[Written]) -> Written:
+    try:
+        run(ctx, lambda: ao.done)
+    finally:
+        ao.abort()
+        run(ctx, lambda: ao.done)
+    return ao.result()

@@ -1,0 +1,14 @@
+"""The program in an IndexTarget's helper; its arguments and result are ``worker``'s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libxlsr.helper.child import Channel
+from libxlsr.targets.image.index import IndexingRestore
+from libxlsr.targets.image.worker import restore_libxc
+
+
+def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+    """Index the libxc part; raises what went wrong."""
+    return restore_libxc(channel, args, IndexingRestore)
