@@ -36,10 +36,11 @@ from types import TracebackType
 
 from libxlsr.errors import Aborted, LibxlsrError
 from libxlsr.events import READ, WRITE, Ao, Context, run
-from libxlsr.operations.blocking import Source, make_target, opened
+from libxlsr.operations.blocking import make_target
 from libxlsr.operations.helper_limit import HelperLimit
 from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
+from libxlsr.operations.source_fd import Source, opened
 from libxlsr.stream.machine import Trace
 from libxlsr.targets.choose import choose
 from libxlsr.targets.xen.target import XenOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from libxlsr.errors import StreamError, TargetError
 
@@ -18,6 +19,8 @@ class ExactReader:
         self._prefix = prefix
         self.offset = offset
         """Of the next byte in the stream."""
+        self.on_short_read: Callable[[], None] | None = None
+        """Called when fewer bytes came than were wanted: the sender is slower than we are."""
 
     def fileno(self) -> int:
         """The fd that is read."""
@@ -53,6 +56,8 @@ class ExactReader:
                 raise end_of_stream(self.offset, f"{done + filled} bytes into {what}")
             filled += count
             self.offset += count
+            if filled < len(view) and self.on_short_read is not None:
+                self.on_short_read()
 
     def _readv(self, view: memoryview) -> int:
         try:

@@ -49,7 +49,7 @@ class LibxcRestore:
         self, reader: ExactReader, directory: Path, progress: Progress, checkpoint: Checkpoint
     ) -> None:
         self._reader = reader
-        reader.on_short_read = self._short_read
+        reader.on_short_read = self._count_bytes  # who watches a slow sender sees each byte
         self._stream = self._reader
         self._directory = directory
         self._progress = progress
@@ -144,10 +144,6 @@ class LibxcRestore:
     def _count_bytes(self) -> None:
         self._counters["bytes"] = self._reader.offset - self._start
         self._progress(self._counters)
-
-    def _short_read(self) -> None:
-        """The sender is slow: whoever watches it wants to see each byte that comes."""
-        self._count_bytes()
 
     def _apply(self, header: libxc.RecordHeader, start: int) -> bool:
         """Act on a record whose header was read; False after END."""

@@ -209,7 +209,9 @@ class XenTarget:
             consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
             done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
 
-        helper = Helper(self._ctx, WORKER, args, fds=[io_fd], on_done=ended, on_log=_log_line)
+        assert self._hooks is not None
+        log_line = self._hooks.log
+        helper = Helper(self._ctx, WORKER, args, fds=[io_fd], on_done=ended, on_log=log_line)
         try:
             helper.start()
         except LibxlsrError as error:
@@ -417,10 +419,6 @@ def _gfns(result: dict[str, Any]) -> tuple[int, int]:
         if not isinstance(number, int) or not 0 <= number < 1 << 52:
             raise TargetError(f"the helper reported frame {number!r} for a ring")
     return numbers[0], numbers[1]  # type: ignore[return-value]
-
-
-def _log_line(level: int, text: str) -> None:
-    log.log(level, "%s", text)
 
 
 def _as_error(error: Exception, doing: str) -> LibxlsrError:
