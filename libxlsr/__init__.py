@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from libxlsr.events import Ao, Context, run
     from libxlsr.operations.blocking import restore
+    from libxlsr.operations.helper_limit import HelperLimit
     from libxlsr.operations.progress import Phase, Progress, RestoreResult
     from libxlsr.operations.restore import restore_ao
     from libxlsr.targets.base import Restored, Target
@@ -39,6 +40,7 @@ __all__ = [
     "Ao",
     "BackendUnavailable",
     "Context",
+    "HelperLimit",
     "ImageTarget",
     "LibxlsrError",
     "Phase",
@@ -64,6 +66,7 @@ _HOMES = {
     "Ao": "libxlsr.events",
     "BackendUnavailable": "libxlsr.errors",
     "Context": "libxlsr.events",
+    "HelperLimit": "libxlsr.operations.helper_limit",
     "ImageTarget": "libxlsr.targets.image.target",
     "LibxlsrError": "libxlsr.errors",
     "Phase": "libxlsr.operations.progress",

@@ -26,6 +26,7 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     xen: XenOptions | None = None,
     deadline: float | None = None,
+    silence: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> RestoreResult:
     """Restore the image at ``source`` and return when the guest is there.
@@ -33,8 +34,9 @@ def restore(
     ``target`` is "image" (offline, into the directory ``output``, which must not exist), "xen"
     (a domain, as ``xen`` wants it) or "auto" (a domain where this is a Xen host). From a path, the
     image must be all that the file holds; from an fd, what follows the image is left unread.
-    ``deadline`` is in seconds. Raises an error of `libxlsr.errors`; then, and when an exception
-    such as KeyboardInterrupt interrupts it, everything has been undone.
+    ``deadline`` and ``silence`` are in seconds, as for `libxlsr.restore_ao`. Raises an error of
+    `libxlsr.errors`; then, and when an exception such as KeyboardInterrupt interrupts it,
+    everything has been undone.
     """
     ctx = Context()
     chosen = choose(target).target
@@ -46,6 +48,7 @@ def restore(
             place,
             on_progress=on_progress,
             deadline=deadline,
+            silence=silence,
             to_eof=not isinstance(source, int),
         )
         try:

@@ -15,8 +15,6 @@ fails. Each task reports its own end exactly once, so nothing completes twice.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -25,10 +23,12 @@ from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Ao, Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.operations import guest_records
 from libxlsr.operations.helper_limit import HelperLimit, Place
 from libxlsr.operations.journal import Journal
 from libxlsr.operations.progress import Phase, Progress, RestoreResult
 from libxlsr.operations.silence import SilenceWatch
+from libxlsr.operations.stream_fd import Loan, duplicate
 from libxlsr.source.opening import Opened, Opening
 from libxlsr.stream.machine import Trace
 from libxlsr.stream.reader import StreamReader
@@ -74,7 +74,7 @@ def restore_ao(
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
     been undone. Raises TargetError when ``fd`` is none.
     """
-    own_fd = _duplicate(fd)
+    own_fd = duplicate(fd)
     ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
     _Restore(
         ctx,
@@ -128,7 +128,7 @@ class _Restore:
         # Two where libxc waits while a record of its checkpoint is acted on.
         self._target_calls = 0
         self._libxc_running = False
-        self._lent: tuple[int, bool] | None = None
+        self._loan = Loan()
         self._libxc: LibxcOutcome | None = None
         self._libxc_bytes: int | None = 0
         self._restored: Restored | None = None
@@ -192,14 +192,14 @@ class _Restore:
         self._libxc_offset = offset
         source = self._image.source
         stream = LibxcStream(source.fd, offset, source.take_prefix())
-        self._lend(source.fd)
+        self._loan.lend(source.fd)
         self._target_calls += 1
         self._libxc_running = True
 
         def finished(outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
             self._target_calls -= 1
             self._libxc_running = False
-            self._take_back()
+            self._loan.take_back()
             if not self._compressed():
                 self._place.give_back()
             self._libxc = outcome
@@ -228,18 +228,6 @@ class _Restore:
         if self._reader is not None:
             self._reader.advance(consumed)
 
-    def _lend(self, fd: int) -> None:
-        """libxenguest's read_exact() fails on EAGAIN (libs/ctrl/xc_private.c): make fd block."""
-        self._lent = (fd, os.get_blocking(fd))
-        os.set_blocking(fd, True)
-
-    def _take_back(self) -> None:
-        if self._lent is None:  # libxc ended while the fd was out for a checkpoint
-            return
-        fd, blocking = self._lent
-        self._lent = None
-        os.set_blocking(fd, blocking)
-
     # -- the reader's record handler
 
     def stream_header(self, header: libxl.Header) -> None:
@@ -264,7 +252,7 @@ class _Restore:
 
             self._await_place(lambda: self._prepare(prepared))
             return False
-        self._check_emulator_record(record)
+        guest_records.check_emulator_record(self._domain_type(), record)
         body = record.body
         if isinstance(body, libxl.EmulatorXenstoreData):
             keys = body
@@ -281,28 +269,13 @@ class _Restore:
         return False
 
     def _domain_type(self) -> str | None:
-        """What is known of it by now: "pv", "pvh", "hvm"; None for HVM or PVH without a config."""
         assert self._image is not None
-        if self._image.config is not None:
-            return self._image.config.domain_type
-        return "pv" if self._libxc is not None and self._libxc.guest_kind == "pv" else None
-
-    def _check_emulator_record(self, record: Record) -> None:
-        if self._domain_type() in ("pv", "pvh"):
-            raise StreamError(
-                f"a {self._domain_type()} guest has no device model",
-                offset=record.offset,
-                expected="such a record for HVM guests only",
-            )
+        return guest_records.domain_type(self._image.config, self._libxc)
 
     def _check_complete(self, offset: int | None) -> None:
-        if self._domain_type() == "hvm" and not self._emulator_context_seen:
-            raise StreamError(
-                "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
-                offset=offset,
-                expected="the device model's state",
-                remedy="the image is damaged, or its sender was: save the guest again",
-            )
+        guest_records.check_complete(
+            self._domain_type(), emulator_context=self._emulator_context_seen, offset=offset
+        )
 
     # -- the target's hooks
 
@@ -321,13 +294,13 @@ class _Restore:
         if reader is None:  # a bare libxc stream has no libxl records between its checkpoints
             done(CheckpointReply.SUCCESS, self._libxc_bytes or 0)
             return
-        self._take_back()
+        self._loan.take_back()
         assert self._image is not None
         fd = self._image.source.fd
 
         def finished(reply: CheckpointReply) -> None:
             if self._libxc_running:
-                self._lend(fd)
+                self._loan.lend(fd)
                 done(reply, reader.offset or 0)
 
         reader.start_checkpoint(finished)
@@ -536,12 +509,3 @@ class _Restore:
             return counters["source_bytes"]
         read = 0 if self._reader is None else self._reader.offset or 0
         return max(read, self._libxc_offset + counters["bytes"])
-
-
-def _duplicate(fd: int) -> int:
-    """The same open file at an fd above the standard ones, of which a helper has its own."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    except (OSError, ValueError) as error:  # ValueError: a negative number
-        number = error.errno if isinstance(error, OSError) else errno.EBADF
-        raise TargetError("can't use the stream's fd", errno=number, call="dup") from error
