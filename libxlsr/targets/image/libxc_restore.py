@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _BUFFER_PAGES = 128
 """Pages in memory at a time: half a megabyte stays in a CPU's cache between read and write."""
-_COPY_MIN = 64 * 1024
-"""Bytes from which on two system calls for a run are cheaper than a copy through the buffer."""
 
 Progress = Callable[[Mapping[str, int]], None]
 Checkpoint = Callable[[int], tuple[CheckpointReply, int]]
@@ -189,7 +187,6 @@ class LibxcRestore:
 
     def _take_pages(self, batch: page_data.PageData) -> None:
         """The contents of the frames of ``batch`` come next."""
-        what = "the pages of PAGE_DATA"
         store = self._memory.verify_pages if self._verifying else self._memory.write_pages
         view = memoryview(self._pages)
         filled = used = 0  # bytes of the buffer that were read, and handed on
@@ -198,23 +195,14 @@ class LibxcRestore:
             gfn, length = first_gfn, nr_pages * libxc.PAGE_SIZE
             while length:
                 if used == filled:
-                    if self._copy_pages(gfn, length, what):
-                        remaining -= length
-                        break
                     filled, used = min(remaining, len(view)), 0
-                    self._stream.read_into(view[:filled], what)
+                    self._stream.read_into(view[:filled], "the pages of PAGE_DATA")
                     remaining -= filled
                 piece = min(length, filled - used)
                 store(gfn, view[used : used + piece])
                 used += piece
                 length -= piece
                 gfn += piece // libxc.PAGE_SIZE
-
-    def _copy_pages(self, gfn: int, length: int, what: str) -> bool:
-        """Store frames without reading them; False where that can't be done or isn't worth it."""
-        if self._verifying or length < _COPY_MIN:
-            return False
-        return self._memory.copy_pages(gfn, length, self._stream, what)
 
     # -- checkpoints
 
