@@ -158,10 +158,10 @@ def test_a_damaged_libxc_stream(guest: Guest, tmp_path: Path, damage: str) -> No
 @pytest.mark.usefixtures("unchanged_host")
 def test_a_cpu_that_the_host_can_not_give(guest: Guest, tmp_path: Path) -> None:
     whole = bytearray(guest.image.read_bytes())
-    first_record = libxc_start(whole) + 24 + 16
-    kind, _length = struct.unpack_from("<II", whole, first_record)
-    assert kind == 0x11  # X86_CPUID_POLICY
-    struct.pack_into("<I", whole, first_record + 8 + 8, 0xFFFF)  # leaf 0: the largest leaf
+    record = libxc_start(whole) + 24 + 16
+    while struct.unpack_from("<I", whole, record)[0] != 0x11:  # X86_CPUID_POLICY
+        record += 8 + -(-struct.unpack_from("<I", whole, record + 4)[0] // 8) * 8
+    struct.pack_into("<I", whole, record + 8 + 8, 0xFFFF)  # leaf 0: the largest leaf
     foreign = tmp_path / "foreign.save"
     foreign.write_bytes(whole)
     with pytest.raises(TargetError, match="CPUID leaf 0x0 does not fit"):
