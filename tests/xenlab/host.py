@@ -17,14 +17,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from .image import Image, LabError, built_image, cache_directory, locked
 from .recipe import FAILED_LINE, READY_LINE, RECIPES, SHARE_IN_DOM0, SHARE_TAG
 
-BOOT_SECONDS = 300.0
+BOOT_SECONDS = 900.0
 COMMAND_SECONDS = 300.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -34,7 +34,8 @@ CONSOLE_TAIL_LINES = 60
 _FATAL = ("Panic on CPU", "Kernel panic", "You are in emergency mode", FAILED_LINE)
 
 _XEN_COMMAND_LINE = (
-    "console=com1 com1=115200,8n1 dom0_mem=1536M,max:1536M loglvl=info guest_loglvl=all ucode=no"
+    "console=com1 com1=115200,8n1 dom0_mem=1536M,max:1536M loglvl=info guest_loglvl=all"
+    " ucode=no bootscrub=0"
 )
 _LINUX_COMMAND_LINE = "root=/dev/vda rw console=hvc0 panic=1 net.ifnames=0 mitigations=off quiet"
 
@@ -59,6 +60,8 @@ class Host:
     port: int
     pid: int
     run_dir: Path
+    # QEMU, where it is this process's child; waited for when it has been stopped.
+    child: subprocess.Popen[bytes] | None = field(default=None, repr=False, compare=False)
 
     def run(
         self, command: str, *, check: bool = True, timeout: float = COMMAND_SECONDS
@@ -157,6 +160,8 @@ class Host:
             os.kill(self.pid, signum)
             if self._ended(STOP_SECONDS):
                 break
+        if self.child is not None:
+            self.child.wait()
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _ended(self, seconds: float) -> bool:
@@ -198,13 +203,12 @@ def boot(xen: str, *, keep: bool = False) -> Host:
             pass_fds=[lock.fileno()],
             start_new_session=True,
         )
-    host = Host(xen, image.recipe.digest, port, qemu.pid, run_dir)
+    host = Host(xen, image.recipe.digest, port, qemu.pid, run_dir, qemu)
     try:
         _wait_until_ready(host, qemu)
         _start_ssh_master(host)
     except BaseException:
         host.shut_down()
-        qemu.wait()
         raise
     state = {"xen": xen, "image_digest": host.image_digest, "port": port, "pid": qemu.pid}
     (run_dir / "state.json").write_text(json.dumps(state))
