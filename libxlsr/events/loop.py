@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Callable
 
+from libxlsr.errors import TargetError
 from libxlsr.events.context import Context, Prepared
 
 FD_SETSIZE = 1024  # select(2): glibc's fd_set ends here, whatever RLIMIT_NOFILE says
@@ -45,7 +46,8 @@ class Waiter:
         """Wait, and return what is ready: fd to READ, WRITE or both.
 
         An fd that was closed while it was being watched counts as ready, so that its owner meets
-        EBADF and can say so, instead of the whole loop failing.
+        EBADF and can say so, instead of the whole loop failing. Raises TargetError where the system
+        can't wait (ENOMEM).
         """
         if prepared.fds != self._fds:
             self._follow(prepared.fds)
@@ -54,7 +56,7 @@ class Waiter:
             ready = self._selector.select(timeout)
         except OSError as error:
             if error.errno != errno.EBADF:
-                raise
+                raise TargetError.from_oserror(error, "can't wait for events") from error
             return {fd: interest for fd, interest in self._fds.items() if not _is_open(fd)}
         return {key.fd: bits for key, bits in ready}
 

@@ -90,7 +90,10 @@ class Journal:
 
 def _size_left(fd: int) -> int | None:
     """Bytes from here to the end of a regular file; None for anything else."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))
+    except OSError:  # whoever reads the file will say what is wrong with it
         return None
-    return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))

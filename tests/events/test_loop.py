@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from libxlsr.errors import TargetError
 from libxlsr.events import READ, WRITE, Context, CopyResult, Datacopier, Outcome, Prepared, run
 from libxlsr.events.loop import FD_SETSIZE, WAIT_MAX, Waiter
 
@@ -105,13 +106,13 @@ def test_an_fd_closed_while_it_is_watched_tells_its_owner(
         os.close(fd)
 
 
-def test_other_errors_of_select_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_that_the_system_refuses_is_a_target_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(timeout: float) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     with Waiter() as waiter:
         monkeypatch.setattr(waiter._selector, "select", fail)
-        with pytest.raises(OSError, match="Cannot allocate memory"):
+        with pytest.raises(TargetError, match="can't wait for events: Cannot allocate memory"):
             waiter.wait(Prepared({}, 0))
 
 

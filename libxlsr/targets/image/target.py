@@ -129,6 +129,10 @@ class ImageTarget:
         except LibxlsrError as error:
             self._ctx.call_soon(done, None, error)
             return
+        except OSError as error:
+            failure = TargetError.from_oserror(error, "can't list the output", call="readdir")
+            self._ctx.call_soon(done, None, failure)
+            return
         self._staged = None
         self._ctx.call_soon(done, self._restored(), None)
 
