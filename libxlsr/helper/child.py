@@ -96,6 +96,9 @@ def main(control_fd: int) -> int:
     except OSError as error:
         channel.send_error(TargetError.from_oserror(error, "the helper's work failed"))
         return 1
+    except ImportError as error:
+        channel.send_error(TargetError(f"the helper can't load what it needs: {error}"))
+        return 1
     except MemoryError:
         channel.send_error(TargetError("the helper ran out of memory"))
         return 1
