@@ -9,8 +9,7 @@ from typing import Any
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import address_range, image_source, number, seconds
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.errors import Aborted
-from libxlsr.events import Ao, Context, run
+from libxlsr.events import Ao, Context
 from libxlsr.extract.request import FORMATS, LAST_ADDRESS, Request
 from libxlsr.operations.extract import extract_ao
 from libxlsr.operations.indexed import Written
@@ -89,8 +88,7 @@ def _run(
             deadline=options.deadline,
             to_eof=to_eof,
         )
-        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
-            run(ctx, lambda: ao.done)
+        signals.run_abortable(ctx, ao)
     return ao.result()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import libxlsr
 from libxlsr.cli.report import Report
-from libxlsr.errors import Aborted, LibxlsrError
+from libxlsr.errors import Aborted, LibxlsrError, TargetError
 
 EXIT_CODES = """\
 exit codes:
@@ -52,9 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone; what was done stays done.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        # What is expected to fail says itself what it was; this is the rest, printing above all.
+        _drop_output()
+        Report(json=False).error(TargetError.from_oserror(error, "the system refused a call"))
+        return TargetError.exit_code
     return code
+
+
+def _drop_output() -> None:
+    """Let nothing that waits to be printed fail again when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

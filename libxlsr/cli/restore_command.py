@@ -11,8 +11,8 @@ from typing import Any
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.errors import Aborted, TargetError
-from libxlsr.events import Ao, Context, run
+from libxlsr.errors import TargetError
+from libxlsr.events import Ao, Context
 from libxlsr.operations.blocking import make_target, opened
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
@@ -88,8 +88,7 @@ def restore(options: argparse.Namespace, report: Report) -> int:
             deadline=options.deadline,
             to_eof=not isinstance(source, int),
         )
-        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
-            run(ctx, lambda: ao.done)
+        signals.run_abortable(ctx, ao)
     result = ao.result()
     _say(result, choice, report)
     return 0

@@ -5,31 +5,42 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from libxlsr.events import READ, Context
+from libxlsr.errors import Aborted
+from libxlsr.events import READ, Ao, Context, run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_abortable(ctx: Context, ao: Ao[Any]) -> None:
+    """Run the loop until ``ao`` is done. One of SIGNALS aborts it, and so does whatever else ends
+    the loop, so that on return everything is done or undone."""
+    try:
+        with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+            run(ctx, lambda: ao.done)
+    finally:
+        ao.abort()
+        run(ctx, lambda: ao.done)
 
 
 @contextmanager
 def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
     """Call ``on_signal`` with the signal's name on ``ctx``'s loop when one of SIGNALS comes."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def readable(_ready: int) -> None:
         for number in os.read(read_end, 64):
             on_signal(signal.Signals(number).name)
 
-    event = ctx.watch_fd(read_end, READ, readable, what="signals")
-    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    try:
+    with ExitStack() as undo:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        undo.callback(os.close, write_end)
+        undo.callback(os.close, read_end)
+        event = ctx.watch_fd(read_end, READ, readable, what="signals")
+        undo.callback(event.deregister)
+        previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        undo.callback(signal.set_wakeup_fd, previous_fd)
+        for number in SIGNALS:
+            undo.callback(signal.signal, number, signal.signal(number, lambda *_: None))
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(previous_fd)
-        event.deregister()
-        os.close(read_end)
-        os.close(write_end)
