@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from loops import Run, loop, pipe_holding, run_async
+from .loops import Run, loop, pipe_holding, run_async
 
 from libxlsr.aio import Adapter
 from libxlsr.events import READ, WRITE, Context, CopyResult, Datacopier, FdEvent, Outcome

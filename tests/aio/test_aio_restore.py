@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
-from loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
+from .loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
 
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl

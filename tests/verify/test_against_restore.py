@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verify_images import verify_bytes
+from .verify_images import verify_bytes
 
 import libxlsr
 from libxlsr.errors import LibxlsrError, StreamError, TargetError

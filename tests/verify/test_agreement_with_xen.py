@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_against_restore import STREAMS
-from test_every_finding import CASES
-from verify_images import KINDS, verify_bytes
+from .test_against_restore import STREAMS
+from .test_every_finding import CASES
+from .verify_images import KINDS, verify_bytes
 
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage

@@ -6,7 +6,7 @@ import gzip
 from typing import Any
 
 import pytest
-from verify_images import KINDS, verify_bytes, verify_stream
+from .verify_images import KINDS, verify_bytes, verify_stream
 
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType

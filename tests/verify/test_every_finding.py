@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verify_images import ids, verify_bytes, verify_stream
+from .verify_images import ids, verify_bytes, verify_stream
 
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry

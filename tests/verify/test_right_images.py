@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from verify_images import KINDS, ids, verify_bytes, verify_stream
+from .verify_images import KINDS, ids, verify_bytes, verify_stream
 
 from libxlsr.errors import TargetError
 from libxlsr.testing.builder import StreamBuilder
