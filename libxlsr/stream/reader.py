@@ -377,7 +377,8 @@ class StreamReader:
         elif self._incoming is not None:
             error.record = label(self._record_number, self._incoming.type)
         elif self._machine.state is not State.HEADER:
-            error.record = f"record {self._record_number}"
+            kind = "" if error.record is None else f" ({error.record})"
+            error.record = f"record {self._record_number}{kind}"
         if self._offset is None:
             error.offset = None
         return error
