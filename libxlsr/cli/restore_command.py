@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from typing import Any
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.errors import TargetError
+from libxlsr.errors import StreamError, TargetError, UsageError
 from libxlsr.events import Ao, Context
+from libxlsr.formats import xl
 from libxlsr.operations.blocking import make_target, opened
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
+from libxlsr.stream.machine import State
 from libxlsr.targets.choose import Choice, choose
 from libxlsr.targets.xen.overrides import parse_override, parse_override_file
 from libxlsr.targets.xen.target import XenOptions
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(commands: Any) -> None:
@@ -61,6 +66,12 @@ def add_parser(commands: Any) -> None:
         help="on Xen: a file with such KEY=VALUE lines",
     )
     parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="on Xen: libxl's JSON of the domain, for an image that has none",
+    )
+    parser.add_argument(
         "--balloon", action="store_true", help="on Xen: let dom0 give up memory if it is short"
     )
     parser.add_argument(
@@ -87,11 +98,16 @@ def restore(options: argparse.Namespace, report: Report) -> int:
             on_progress=display.update,
             deadline=options.deadline,
             to_eof=not isinstance(source, int),
+            trace=_log_transition if options.verbose > 1 else None,
         )
         signals.run_abortable(ctx, ao)
     result = ao.result()
     _say(result, choice, report)
     return 0
+
+
+def _log_transition(trigger: str, source: State, dest: State) -> None:
+    logger.debug("%s --%s--> %s", source.name, trigger, dest.name)
 
 
 def _output(options: argparse.Namespace, choice: Choice) -> Path | None:
@@ -105,16 +121,28 @@ def _output(options: argparse.Namespace, choice: Choice) -> Path | None:
 def _xen_options(options: argparse.Namespace) -> XenOptions:
     overrides = [parse_override(text) for text in options.config_override]
     if options.config_overrides is not None:
-        path = options.config_overrides
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            raise TargetError(f"can't read {path}", errno=number) from error
-        overrides = parse_override_file(text) + overrides
+        overrides = parse_override_file(_text(options.config_overrides)) + overrides
     if options.name is not None:
         overrides.append(("name", options.name))
-    return XenOptions(overrides=overrides, paused=options.paused, balloon=options.balloon)
+    config = None if options.config is None else _config(options.config)
+    return XenOptions(
+        overrides=overrides, config=config, paused=options.paused, balloon=options.balloon
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        raise TargetError(f"can't read {path}", errno=number) from error
+
+
+def _config(path: Path) -> xl.Config:
+    try:
+        return xl.Config.decode(_text(path).encode() + b"\0")
+    except StreamError as error:
+        raise UsageError(f"{path} is no domain configuration: {error.message}") from error
 
 
 def _say(result: RestoreResult, choice: Choice, report: Report) -> None:
@@ -134,8 +162,9 @@ def _say(result: RestoreResult, choice: Choice, report: Report) -> None:
     where = f"offline into {os.path.relpath(guest.where)}" if guest.domid is None else guest.where
     report.line(f"Restored {where} ({choice.reason}).")
     report.line(f"  name     {guest.name if guest.name is not None else '(none in the image)'}")
-    saved_by = f", saved by Xen {guest.xen_version}" if guest.xen_version else ""
-    report.line(f"  type     {guest.domain_type}{saved_by}")
+    whose = "saved by" if guest.domid is None else "on"
+    xen = f", {whose} Xen {guest.xen_version}" if guest.xen_version else ""
+    report.line(f"  type     {guest.domain_type}{xen}")
     if guest.memory_kib is not None:
         vcpus = f"{guest.vcpus} vCPU{'' if guest.vcpus == 1 else 's'}"
         report.line(f"  memory   {guest.memory_kib} KiB, {vcpus}")

@@ -82,6 +82,8 @@ class Restored:
     memory_kib: int | None = None
     vcpus: int | None = None
     xen_version: str | None = None
+    """The Xen that saved an offline guest, or that a domain runs on now."""
+
     pages: Mapping[str, int] = field(default_factory=dict)
     """Frames by their last page type; empty where libxenguest does not tell."""
 
