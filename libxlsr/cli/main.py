@@ -29,6 +29,7 @@ _COMMANDS = {
     "restore": "libxlsr.cli.restore_command",
     "verify": "libxlsr.cli.verify_command",
     "extract": "libxlsr.cli.extract_command",
+    "convert": "libxlsr.cli.convert_command",
 }
 
 

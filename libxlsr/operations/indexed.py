@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,19 +55,22 @@ def indexed_ao(
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
     to_eof: bool = False,
+    as_it_is: bool = False,
 ) -> Ao[Written]:
     """Start making ``output`` from the image on the fd ``source``, or from the directory of an
     offline restore.
 
-    The helper's ``worker`` gets ``args`` and ``directory``, ``image_fd`` (None for a directory) and
-    ``output``; what it returns has ``size``. The other parameters are as those of `restore_ao`.
+    The helper's ``worker`` gets ``args`` and ``directory``, ``image_fd`` (None for a directory),
+    ``image_start`` and ``image_end`` (the image's place in its file) and ``output``; what it
+    returns has ``size``. ``as_it_is``: it wants the image's own bytes, which only an uncompressed
+    file has. The other parameters are as those of `restore_ao`.
     Raises TargetError for an output that can't be made and a bad source.
     """
     if isinstance(source, Path) and not (source / layout.MANIFEST).is_file():
         raise UsageError(f"{source} is no offline restore's directory: it has no {layout.MANIFEST}")
     staged = StagedFile(output)
     ao: Ao[Written] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
-    _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof).start()
+    _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof, as_it_is).start()
     return ao
 
 
@@ -82,6 +86,7 @@ class _Indexed:
         args: dict[str, Any],
         ao: Ao[Written],
         to_eof: bool,
+        as_it_is: bool,
     ) -> None:
         self._ctx = ctx
         self._source = source
@@ -90,6 +95,8 @@ class _Indexed:
         self._args = args
         self._ao = ao
         self._to_eof = to_eof
+        self._as_it_is = as_it_is
+        self._image_start = self._image_end = 0
         self._restore: Ao[RestoreResult] | None = None
         self._helper: Helper | None = None
         self._fd = -1
@@ -103,6 +110,7 @@ class _Indexed:
             return
         try:
             self._fd = fcntl.fcntl(self._source, fcntl.F_DUPFD_CLOEXEC, 3)
+            self._image_start = self._position()
             self._restore = restore_ao(
                 self._ctx,
                 self._fd,
@@ -129,10 +137,24 @@ class _Indexed:
         except LibxlsrError as error:
             self._fail(error)
             return
+        self._image_end = self._position()
         if self._ao.aborting is not None:
             self._fail(self._ao.aborting)
+        elif self._as_it_is and (self._image_end == 0 or self._image.compression is not None):
+            self._fail(
+                UsageError(
+                    "only an image in an uncompressed file can be written as it is",
+                    remedy="have it made compact (--compact)",
+                )
+            )
         else:
             self._write(self._staged.directory / "index", self._fd)
+
+    def _position(self) -> int:
+        """Where the image's file stands; 0 where it is no file."""
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            return 0
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def _write(self, directory: Path, image_fd: int | None) -> None:
         self._helper = Helper(
@@ -142,6 +164,8 @@ class _Indexed:
                 **self._args,
                 "directory": str(directory),
                 "image_fd": image_fd,
+                "image_start": self._image_start,
+                "image_end": self._image_end,
                 "output": str(self._staged.path),
             },
             fds=() if image_fd is None else (image_fd,),

@@ -1,0 +1,81 @@
+"""``libxlsr convert``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from libxlsr.cli import signals
+from libxlsr.cli.arguments import image_source, seconds
+from libxlsr.cli.report import ProgressDisplay, Report
+from libxlsr.convert.packing import CODECS
+from libxlsr.errors import Aborted
+from libxlsr.events import Ao, Context, run
+from libxlsr.operations.convert import convert_ao
+from libxlsr.operations.indexed import Written
+from libxlsr.operations.source_fd import opened
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "convert",
+        help="write an image anew: smaller, or in today's format",
+        description="Writes an image anew. It must be whole: what a restore would refuse is "
+        "refused. What is written restores to the same guest.",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="the image; - reads standard input")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to make")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="write each frame once, as it was last, and each record of the guest's state once",
+    )
+    parser.add_argument(
+        "-z", "--compress", choices=CODECS, help="compress what is written (default: don't)"
+    )
+    parser.add_argument(
+        "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.set_defaults(command=convert)
+
+
+def convert(options: argparse.Namespace, report: Report) -> int:
+    """Run the command; raises errors of libxlsr."""
+    source = image_source(options.image)
+    ctx = Context()
+    with opened(source) as fd, ProgressDisplay(report) as display:
+        ao: Ao[Written] = convert_ao(
+            ctx,
+            fd,
+            options.output,
+            compact=options.compact,
+            codec=options.compress,
+            on_progress=display.update,
+            deadline=options.deadline,
+            to_eof=not isinstance(source, int),
+        )
+        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+            run(ctx, lambda: ao.done)
+    written = ao.result()
+    before = None if isinstance(source, int) else os.path.getsize(source)
+    report.event(
+        "converted",
+        path=written.path,
+        size=written.size,
+        size_before=before,
+        compact=options.compact,
+        compression=options.compress,
+        seconds=round(written.seconds, 6),
+    )
+    report.line(f"Wrote {options.output}.")
+    was = "" if before is None else f", was {before}"
+    report.line(f"  size     {written.size} bytes{was}")
+    if options.compact:
+        report.line(f"  memory   {written.details['frames']} frames")
+    report.line(f"  time     {written.seconds:.2f} s")
+    return 0
