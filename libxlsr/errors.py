@@ -19,7 +19,7 @@ TimedOut            4          -9    a deadline passed (ERROR_TIMEDOUT)
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Optional
+from typing import ClassVar
 
 
 class LibxlsrError(Exception):
@@ -31,7 +31,7 @@ class LibxlsrError(Exception):
     rc: ClassVar[int] = -3
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, message: str, *, remedy: Optional[str] = None) -> None:
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
@@ -62,10 +62,10 @@ class StreamError(LibxlsrError):
         self,
         message: str,
         *,
-        offset: Optional[int],
-        record: Optional[str] = None,
-        expected: Optional[str] = None,
-        remedy: Optional[str] = None,
+        offset: int | None,
+        record: str | None = None,
+        expected: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.offset = offset
@@ -103,10 +103,10 @@ class TargetError(LibxlsrError):
         self,
         message: str,
         *,
-        errno: Optional[int] = None,
-        call: Optional[str] = None,
-        last_log: Optional[str] = None,
-        remedy: Optional[str] = None,
+        errno: int | None = None,
+        call: str | None = None,
+        last_log: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.errno = errno
@@ -114,7 +114,7 @@ class TargetError(LibxlsrError):
         self.last_log = last_log
 
     @classmethod
-    def from_oserror(cls, error: OSError, doing: str, *, call: Optional[str] = None) -> TargetError:
+    def from_oserror(cls, error: OSError, doing: str, *, call: str | None = None) -> TargetError:
         """The TargetError for a failed system call; ``doing`` says what was attempted."""
         return cls(doing, errno=error.errno, call=call)
 
@@ -142,7 +142,7 @@ class Aborted(LibxlsrError):
     rc = -22
     exit_code = 4
 
-    def __init__(self, message: str = "aborted", *, remedy: Optional[str] = None) -> None:
+    def __init__(self, message: str = "aborted", *, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
 
 
@@ -151,5 +151,5 @@ class TimedOut(Aborted):
 
     rc = -9
 
-    def __init__(self, message: str = "timed out", *, remedy: Optional[str] = None) -> None:
+    def __init__(self, message: str = "timed out", *, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
