@@ -28,6 +28,8 @@ exit codes:
 _COMMANDS = {
     "restore": "libxlsr.cli.restore_command",
     "verify": "libxlsr.cli.verify_command",
+    "inspect": "libxlsr.cli.inspect_command",
+    "diff": "libxlsr.cli.diff_command",
     "extract": "libxlsr.cli.extract_command",
     "convert": "libxlsr.cli.convert_command",
 }
@@ -96,4 +98,5 @@ def _set_up_logging(verbose: int) -> None:
     logger = logging.getLogger("libxlsr")
     logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel((logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    # An error is reported once, in a line of its own; libraries log theirs too.
+    logger.setLevel((logging.CRITICAL, logging.INFO, logging.DEBUG)[min(verbose, 2)])
