@@ -1,0 +1,131 @@
+"""Decoders of what is inside the records: devices, features, the shared info page, QEMU's state."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from libxlsr.errors import StreamError
+from libxlsr.formats.cpu_policy import XEN_CPUID_NO_SUBLEAF, CpuidLeaf
+from libxlsr.formats.cpuid_features import feature_names
+from libxlsr.formats.hvm_context import HVM_SAVE_NAMES
+from libxlsr.formats.hvm_devices import decode_device
+from libxlsr.formats.qemu_state import QemuState
+from libxlsr.formats.shared_info import SharedInfoPage
+
+#: What Xen 4.17 writes (sizeof of each structure in arch-x86/hvm/save.h).
+SIZES = {
+    "HEADER": 24,
+    "PIC": 8,
+    "IOAPIC": 400,
+    "LAPIC": 24,
+    "LAPIC_REGS": 1024,
+    "PCI_IRQ": 16,
+    "ISA_IRQ": 8,
+    "PCI_LINK": 8,
+    "PIT": 56,
+    "RTC": 24,
+    "HPET": 1048,
+    "PMTIMER": 8,
+    "MTRR": 240,
+    "VIRIDIAN_DOMAIN": 32,
+    "CPU_XSAVE": 24 + 512 + 16,
+    "VIRIDIAN_VCPU": 216,
+    "VMCE_VCPU": 32,
+    "TSC_ADJUST": 8,
+}
+
+
+def test_every_type_but_two_has_a_layout() -> None:
+    assert set(HVM_SAVE_NAMES.values()) - set(SIZES) == {"END", "CPU", "CPU_MSR"}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_devices_state_has_its_size(name: str) -> None:
+    size = SIZES[name]
+    fields = decode_device(name, bytes(size))
+    assert fields is not None
+    assert all(value in (0, [0] * 99) or set(value) == {0} for value in fields.values())  # type: ignore[arg-type]
+    assert decode_device(name, bytes(size + 8)) == fields
+    smallest = {"LAPIC": 20, "LAPIC_REGS": 0x3E4}.get(name, size) - 1
+    with pytest.raises(StreamError, match=f"the state of {name} is {smallest} bytes"):
+        decode_device(name, bytes(smallest))
+
+
+def test_msrs() -> None:
+    state = struct.pack("<IIIIQIIQ", 2, 0, 0x10, 0, 7, 0xC0000102, 0, 1 << 63)
+    assert decode_device("CPU_MSR", state) == {"0x10": 7, "0xc0000102": 1 << 63}
+    with pytest.raises(StreamError):
+        decode_device("CPU_MSR", struct.pack("<II", 0xFFFFFFFF, 0))
+
+
+def test_an_unknown_device() -> None:
+    assert decode_device("typecode 77", b"") is None
+
+
+def test_features() -> None:
+    leaves = [
+        CpuidLeaf(1, XEN_CPUID_NO_SUBLEAF, 0, 0, 1 << 28, 1 << 0),
+        CpuidLeaf(7, 0, 0, 1 << 5, 0, 0),
+        CpuidLeaf(7, 5, 0, 1 << 16, 0, 0),
+        CpuidLeaf(0x80000001, XEN_CPUID_NO_SUBLEAF, 0, 0, 0, 1 << 29),
+    ]
+    assert feature_names(leaves) == ["AVX", "AVX2", "FPU", "LM"]
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_the_shared_info_page(width: int) -> None:
+    page = bytearray(4096)
+    size = 128 if width == 4 else 512
+    page[2048] = 0b10100000
+    page[2048 + size : 2048 + 2 * size] = b"\xff" * size
+    page[2048 + size] = 0xFC
+    struct.pack_into("<IIII", page, 2048 + 2 * size, 6, 1000, 7, 1)
+    decoded = SharedInfoPage.decode(page, width)
+    assert decoded.pending == (5, 7)
+    assert decoded.unmasked == 2
+    assert decoded.wc_sec == (1000 if width == 4 else (1 << 32) + 1000)
+    assert (decoded.wc_version, decoded.wc_nsec) == (6, 7)
+
+
+def section(number: int, name: bytes, data: bytes, version: int = 1) -> bytes:
+    header = struct.pack(">BIB", 4, number, len(name)) + name + struct.pack(">II", 0, version)
+    return header + data
+
+
+def test_qemus_state() -> None:
+    machine = struct.pack(">BI", 7, 5) + b"xenfv"
+    description = b'{"devices": []}'
+    state = (
+        b"QEVM\0\0\0\3"
+        + machine
+        + section(0, b"timer", bytes(20), 2)
+        + section(2, b"cpu_common", b"\4\0\0\0\1\3cpu")  # an id that does not grow is data
+        + section(3, b"0000:00:01.0/PIIX3", bytes(9))
+        + b"\0"
+        + struct.pack(">BI", 6, len(description))
+        + description
+    )
+    decoded = QemuState.decode(state)
+    assert (decoded.version, decoded.machine) == (3, "xenfv")
+    assert [(one.section_id, one.name, one.version) for one in decoded.sections] == [
+        (0, "timer", 2),
+        (2, "cpu_common", 1),
+        (3, "0000:00:01.0/PIIX3", 1),
+    ]
+    assert decoded.sections[0].offset == 8 + len(machine)
+    assert decoded.sections[1].offset == 8 + len(machine) + 19 + 20
+    assert decoded.description == {"devices": []}
+
+
+@pytest.mark.parametrize("state", [b"", b"QEVM", b"QEMU\0\0\0\3", b"\0" * 100])
+def test_what_is_not_qemus(state: bytes) -> None:
+    with pytest.raises(StreamError, match="the device model's state"):
+        QemuState.decode(state)
+
+
+def test_any_bytes_after_the_magic() -> None:
+    for byte in range(256):
+        QemuState.decode(b"QEVM\0\0\0\3" + bytes([byte]) * 500)
+        QemuState.decode(b"QEVM\0\0\0\3" + bytes([7, 0xFF, 0xFF, 0xFF, byte, 0, 6]))
