@@ -41,9 +41,9 @@ _RESERVED_MASK = 0x0FF0000000000000
 #: volume 2, 5.1), 12 of which are within the page. The format's field is 12 bits wider.
 GFN_LIMIT = 1 << 40
 
-#: So many frames are taken in one record, which keeps what they become in memory to some 20 MiB.
+#: So many frames are taken in one record: more than twice the contents that fit into one.
 #: Xen writes 1024 at the most (MAX_BATCH_SIZE in tools/libs/guest/xg_sr_common.h).
-FRAMES_MAX = 1 << 18
+FRAMES_MAX = 1 << 16
 
 _HEADER = struct.Struct("<II")
 HEADER_SIZE = _HEADER.size

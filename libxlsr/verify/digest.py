@@ -22,9 +22,9 @@ from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.verify.frame_map import CHUNK_FRAMES, CHUNK_SHIFT, HAS_DATA, NAMED, FrameMap
 
 _NAME = "libxlsr-1"
-_SIZE = 16
+FRAME_DIGEST_SIZE = 16
 _ZERO_PAGE = bytes(PAGE_SIZE)
-_ZEROS = bytes(_SIZE)
+_ZEROS = bytes(FRAME_DIGEST_SIZE)
 _FIRST_GFN = struct.Struct("<Q")
 
 _ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
@@ -73,10 +73,10 @@ class GuestDigest:
     def differing(self, first_gfn: int, data: bytes) -> int:
         """How many of these frames have other contents than those that pages() was told."""
         digests = _page_digests(data)
-        known = self._get(first_gfn, len(digests) // _SIZE)
+        known = self._get(first_gfn, len(digests) // FRAME_DIGEST_SIZE)
         return sum(
-            known[start : start + _SIZE] != digests[start : start + _SIZE]
-            for start in range(0, len(digests), _SIZE)
+            known[start : start + FRAME_DIGEST_SIZE] != digests[start : start + FRAME_DIGEST_SIZE]
+            for start in range(0, len(digests), FRAME_DIGEST_SIZE)
         )
 
     def finish(self, frames: FrameMap, *, pv: bool) -> str:
@@ -87,19 +87,30 @@ class GuestDigest:
         for name in sorted(state):
             whole.update(name.encode("ascii") + b"\0" + state[name])
         for first_gfn, chunk in frames.chunks():
-            types = chunk.translate(_CANONICAL[pv])
-            if types.count(0) == len(types):
+            types, digests = self.frames(first_gfn, chunk, pv=pv)
+            if not types.strip(b"\0"):
                 continue
-            digests = bytearray(self._get(first_gfn, CHUNK_FRAMES))
-            for hidden in _HIDDEN:
-                place = chunk.find(hidden)
-                while place >= 0:
-                    digests[place * _SIZE : (place + 1) * _SIZE] = _ZEROS
-                    place = chunk.find(hidden, place + 1)
             whole.update(_FIRST_GFN.pack(first_gfn))
             whole.update(types)
             whole.update(digests)
         return f"{_NAME}:{whole.hexdigest()}"
+
+    def frames(
+        self, first_gfn: int, chunk: bytes | bytearray, *, pv: bool
+    ) -> tuple[bytes | bytearray, bytearray]:
+        """A byte and FRAME_DIGEST_SIZE bytes for each frame of a FrameMap's ``chunk``.
+
+        The byte is 0 for a frame that doesn't exist, 1 for an ordinary one, and else one more than
+        the type of a PV guest's page table. The digest is zeros for a page of zeros.
+        """
+        types = chunk.translate(_CANONICAL[pv])
+        digests = bytearray(self._get(first_gfn, CHUNK_FRAMES))
+        for hidden in _HIDDEN:
+            place = chunk.find(hidden)
+            while place >= 0:
+                digests[place * FRAME_DIGEST_SIZE : (place + 1) * FRAME_DIGEST_SIZE] = _ZEROS
+                place = chunk.find(hidden, place + 1)
+        return types, digests
 
     def close(self) -> None:
         """Give the temporary file back."""
@@ -112,10 +123,10 @@ class GuestDigest:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() does
         while digests:
             place = gfn & CHUNK_FRAMES - 1
-            count = min(len(digests) // _SIZE, CHUNK_FRAMES - place)
+            count = min(len(digests) // FRAME_DIGEST_SIZE, CHUNK_FRAMES - place)
             slot = self._slots.setdefault(gfn >> CHUNK_SHIFT, len(self._slots))
-            piece = digests[: count * _SIZE]
-            os.pwrite(self._file.fileno(), piece, (slot * CHUNK_FRAMES + place) * _SIZE)
+            piece = digests[: count * FRAME_DIGEST_SIZE]
+            os.pwrite(self._file.fileno(), piece, (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE)
             digests = digests[len(piece) :]
             gfn += count
 
@@ -127,9 +138,9 @@ class GuestDigest:
             slot = self._slots.get(gfn >> CHUNK_SHIFT)
             piece = b""
             if slot is not None and self._file is not None:
-                offset = (slot * CHUNK_FRAMES + place) * _SIZE
-                piece = os.pread(self._file.fileno(), count * _SIZE, offset)
-            found += piece.ljust(count * _SIZE, b"\0")
+                offset = (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE
+                piece = os.pread(self._file.fileno(), count * FRAME_DIGEST_SIZE, offset)
+            found += piece.ljust(count * FRAME_DIGEST_SIZE, b"\0")
             gfn += count
             number -= count
         return found
@@ -138,6 +149,8 @@ class GuestDigest:
 def _page_digests(data: bytes) -> bytes:
     pages = (data[start : start + PAGE_SIZE] for start in range(0, len(data), PAGE_SIZE))
     return b"".join(
-        _ZEROS if page == _ZERO_PAGE else hashlib.blake2s(page, digest_size=_SIZE).digest()
+        _ZEROS
+        if page == _ZERO_PAGE
+        else hashlib.blake2s(page, digest_size=FRAME_DIGEST_SIZE).digest()
         for page in pages
     )

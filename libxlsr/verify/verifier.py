@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
@@ -22,6 +25,8 @@ from libxlsr.walk.walker import Walker
 
 FORMATS = ("auto", "xl", "libxl", "libxc", "legacy")
 """What ``expected`` may be."""
+
+V = TypeVar("V", bound="Verification")
 
 _TYPES_WITHOUT_DATA = bytes(sorted(WITHOUT_DATA))
 
@@ -57,7 +62,7 @@ class Verified:
     """Copies of frames that later ones superseded."""
     checkpoints: int = 0
     digest: str | None = None
-    """Of what the guest sees; None if it wasn't asked for or the image is not whole."""
+    """Of what the guest sees; None if it wasn't asked for or there are errors."""
 
     @property
     def good(self) -> bool:
@@ -75,32 +80,46 @@ def verify(
     FORMATS. Raises TargetError where the fd can't be read and BackendUnavailable for a codec that
     is not installed; whatever is wrong with the bytes is a finding.
     """
+    if not digest:
+        return run_verification(fd, Verification, full=full, expected=expected)[0]
+    with closing(GuestDigest()) as guest_digest:
+        return run_verification(fd, Verification, digest=guest_digest, expected=expected)[0]
+
+
+def run_verification(
+    fd: int,
+    make: Callable[..., V],
+    *,
+    full: bool = False,
+    digest: GuestDigest | None = None,
+    expected: str = "auto",
+) -> tuple[Verified, V | None]:
+    """As verify(), with the visitor that ``make(findings, full=…, digest=…)`` makes.
+
+    The visitor is None where there was nothing to walk over. Closing ``digest`` is the caller's.
+    """
     findings = Findings()
-    full = full or digest
+    full = full or digest is not None
     try:
         image = open_image(fd, full=full)
     except CompressionDamaged as error:
         findings.add(Finding("compression", message_of(error)))
-        return _verified(findings, None, full=True)
+        return _verified(findings, None, full=True), None
     full = image.source.reads_everything
     unfit = _unfit(image, expected)
     if unfit is not None:
         findings.add(unfit)
-        return _verified(findings, image, full=full)
-    guest_digest = GuestDigest() if digest else None
-    visitor = _Verification(findings, full=full, digest=guest_digest)
+        return _verified(findings, image, full=full), None
+    visitor = make(findings, full=full, digest=digest)
     try:
         visitor.opened(str(image.kind), image.compression)
         Walker(image.source, visitor).run(str(image.kind))
     except OSError as error:
         raise TargetError.from_oserror(error, "can't keep the frames' digests") from error
-    finally:
-        if guest_digest is not None:
-            guest_digest.close()
-    return _verified(findings, image, full=full, visitor=visitor)
+    return _verified(findings, image, full=full, visitor=visitor), visitor
 
 
-class _Verification(Checks):
+class Verification(Checks):
     """The checks, and what of an image's bytes they and the digest need."""
 
     def __init__(self, findings: Findings, *, full: bool, digest: GuestDigest | None) -> None:
@@ -197,7 +216,7 @@ def _verified(
     image: OpenedImage | None,
     *,
     full: bool,
-    visitor: _Verification | None = None,
+    visitor: Verification | None = None,
 ) -> Verified:
     verified = Verified(
         kind=None if image is None else image.kind,
@@ -223,5 +242,5 @@ def _verified(
         frames={} if memory is None else memory.types(),
         sent_again=0 if memory is None else memory.sent_again,
         checkpoints=visitor.checkpoints,
-        digest=visitor.digest,
+        digest=visitor.digest if verified.good else None,
     )

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .verify_images import verify_bytes
 
 import libxlsr
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 from libxlsr.verify.verifier import Verified
+
+from .verify_images import verify_bytes
 
 STREAMS: list[dict[str, Any]] = [
     {"xenstore": [("physmap/a0000/size", "20000")]},

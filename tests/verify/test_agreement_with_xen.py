@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .test_against_restore import STREAMS
-from .test_every_finding import CASES
-from .verify_images import KINDS, verify_bytes
 
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
+
+from .test_against_restore import STREAMS
+from .test_every_finding import CASES
+from .verify_images import KINDS, verify_bytes
 
 SCRIPT = next(Path("/usr/lib").glob("xen-4.*/bin/verify-stream-v2"), None)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "verify.md"

@@ -6,12 +6,13 @@ import gzip
 from typing import Any
 
 import pytest
-from .verify_images import KINDS, verify_bytes, verify_stream
 
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import PageBatch, stamped_page
+
+from .verify_images import KINDS, verify_bytes, verify_stream
 
 
 def digest(stream: StreamBuilder) -> str:
@@ -93,9 +94,9 @@ def test_across_the_chunks_of_the_frame_map() -> None:
             one.insert_after(part, type(part)(part.name, part.layer, batch, part.type))
         return one
 
-    end = 131080
+    end = 131000
     whole = digest(stream(range(4, 65540), range(65540, end)))
-    assert whole == digest(stream(range(65000, end), range(4, 65532), range(65532, 65600)))
+    assert whole == digest(stream(range(65520, end), range(4, 65532), range(65532, 65600)))
 
 
 def test_the_order_of_parameters_does_not_matter() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .verify_images import ids, verify_bytes, verify_stream
 
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
@@ -29,6 +28,8 @@ from libxlsr.testing.parts import (
     record_part,
 )
 from libxlsr.verify.findings import RULES, SHOWN_MAX, Severity, markdown
+
+from .verify_images import ids, verify_bytes, verify_stream
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "verify.md"
 T = RecordType

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import zstandard
-from .verify_images import KINDS, ids, verify_bytes, verify_stream
 
 from libxlsr.errors import TargetError
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.verify.verifier import Verified, verify
+
+from .verify_images import KINDS, ids, verify_bytes, verify_stream
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
