@@ -1,0 +1,198 @@
+"""``libxlsr inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+from libxlsr.cli.arguments import image_source
+from libxlsr.cli.report import Report
+from libxlsr.contents.guest_state import flattened
+from libxlsr.errors import Aborted
+from libxlsr.operations.contents import inspect as inspect_image
+
+ROWS_MAX = 20
+LIST_MAX = 12
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show what is in an image",
+        description="Shows what is in an image: configuration, headers, records, memory, the "
+        "iterations of a live migration, the state of processors and devices. --json has all of "
+        "it. A damaged image is shown as far as it can be read.",
+    )
+    parser.add_argument("image", metavar="FILE", help="the image; - reads standard input")
+    parser.add_argument(
+        "--full", action="store_true", help="read every byte of a file, as verify does"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object with everything")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="show every register and every round"
+    )
+    parser.set_defaults(command=inspect)
+
+
+def inspect(options: argparse.Namespace, report: Report) -> int:
+    """Run the command; raises errors of libxlsr."""
+    try:
+        description = inspect_image(image_source(options.image), full=options.full)
+    except KeyboardInterrupt:
+        raise Aborted("aborted by SIGINT") from None
+    if report.json:
+        json.dump(description, sys.stdout)
+        print()
+    else:
+        for line in _lines(description, everything=options.verbose > 0):
+            report.line(line)
+    return 0 if description["image"]["good"] else 1
+
+
+def _lines(description: dict[str, Any], *, everything: bool) -> list[str]:
+    return [
+        *_image(description),
+        *_memory(description["memory"], everything),
+        *_records(description["records"]),
+        *_state(description["state"], everything),
+        *_findings(description),
+    ]
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> list[str]:
+    if not rows:
+        return []
+    width = max(len(name) for name, _ in rows)
+    return [title, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
+
+
+def _image(description: dict[str, Any]) -> list[str]:
+    image, headers = description["image"], description["headers"]
+    rows = [
+        ("kind", image["kind"] + (f", {image['compression']}" if image["compression"] else "")),
+        ("size", f"{image['bytes']} bytes"),
+        ("guest", f"{image['name'] or '(no name)'}, {image['guest']}"),
+    ]
+    if headers["libxc_image"] is not None:
+        rows.append(("libxc version", str(headers["libxc_image"]["version"])))
+    if headers["libxc_domain"] is not None:
+        major = headers["libxc_domain"]["xen_major"]
+        saved = f"Xen {image['xen_version']}" if major else "convert-legacy-stream"
+        rows.append(("saved by", saved))
+    config = description["config"]
+    info = config.get("b_info") if isinstance(config, dict) else None
+    if isinstance(info, dict):
+        wanted = ("max_vcpus", "max_memkb", "target_memkb", "video_memkb")
+        rows += [(key, str(info[key])) for key in wanted if key in info]
+    if description["checkpoints"]:
+        rows.append(("checkpoints", str(description["checkpoints"])))
+    return _table("Image", rows)
+
+
+def _memory(memory: dict[str, Any] | None, everything: bool) -> list[str]:
+    if memory is None:
+        return []
+    rows = [(name, f"{number} frames") for name, number in memory["frames"].items()]
+    rows.append(("existing", f"{memory['existing']} frames, {memory['bytes'] >> 10} KiB"))
+    rows.append(("sent again", f"{memory['sent_again']} frames"))
+    ranges = memory["ranges"][: None if everything else ROWS_MAX]
+    shown = [
+        (
+            f"{one['first']:#x}-{one['first'] + one['frames'] - 1:#x}",
+            f"{one['frames']} {one['type']}",
+        )
+        for one in ranges
+    ]
+    if len(shown) < len(memory["ranges"]):
+        shown.append(("...", f"{len(memory['ranges']) - len(shown)} more"))
+    rounds = memory["rounds"]
+    lines = _table("Memory", rows) + _table("Frames", shown)
+    if len(rounds) > 1:
+        lines += _table("Rounds", _rounds(rounds[: None if everything else ROWS_MAX]))
+    return lines
+
+
+def _rounds(rounds: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        (
+            f"{number}",
+            f"{one['frames']} frames, {one['pages']} with contents, libxc records "
+            f"{one['first_record']}-{one['last_record']}"
+            + (f", checkpoint {one['checkpoint']}" if one["checkpoint"] else ""),
+        )
+        for number, one in enumerate(rounds)
+    ]
+
+
+def _records(records: list[dict[str, Any]]) -> list[str]:
+    numbers: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for record in records:
+        name = f"{record['layer']} {record['name']}"
+        numbers[name] += 1
+        sizes[name] += record["length"]
+    return _table("Records", [(name, f"{numbers[name]}, {sizes[name]} bytes") for name in numbers])
+
+
+def _state(state: dict[str, Any], everything: bool) -> list[str]:
+    lines: list[str] = []
+    for kind, value in state.items():
+        if kind == "cpuid":
+            lines += _cpuid(value, everything)
+        elif kind == "emulator":
+            lines += _emulator(value)
+        elif kind in ("hvm_context", "vcpus") and not everything:
+            lines += _table(kind, [(name, _short(inner)) for name, inner in value.items()])
+        else:
+            lines += _table(kind, [(path, _text(leaf)) for path, leaf in flattened(value)])
+    return lines
+
+
+def _short(value: Any) -> str:
+    """A device or vCPU on one line: what a person looks for first."""
+    leaves = dict(flattened(value))
+    wanted = [path for path in leaves if path.split(".")[-1] in ("rip", "rsp", "cr0", "cr3", "cr4")]
+    if wanted:
+        return " ".join(f"{path.split('.')[-1]}={leaves[path]}" for path in wanted)
+    text = " ".join(f"{path}={_text(leaf)}" for path, leaf in leaves.items())
+    return text if len(text) <= 90 else f"{text[:90]}..."
+
+
+def _cpuid(value: dict[str, Any], everything: bool) -> list[str]:
+    rows = [("features", " ".join(value["features"]))]
+    if everything:
+        rows += [
+            (leaf, " ".join(f"{name}={register}" for name, register in registers.items()))
+            for leaf, registers in value["leaves"].items()
+        ]
+    return _table("cpuid", rows)
+
+
+def _emulator(value: dict[str, Any]) -> list[str]:
+    rows = [("emulator", value["emulator"]), ("state", f"{value['bytes']} bytes")]
+    rows += [
+        (section["name"], f"version {section['version']}, {section['length']} bytes")
+        for section in value.get("sections", [])
+    ]
+    return _table("device model", rows)
+
+
+def _text(leaf: Any) -> str:
+    if isinstance(leaf, list):
+        text = " ".join(str(item) for item in leaf[:LIST_MAX])
+        return text + (" ..." if len(leaf) > LIST_MAX else "")
+    return str(leaf)
+
+
+def _findings(description: dict[str, Any]) -> list[str]:
+    rows = [
+        (finding["id"], f"{finding['severity']}: {finding['message']}")
+        for finding in description["findings"]
+    ]
+    return _table("Findings", rows) + _table(
+        "Left out", [(str(n), what) for n, what in enumerate(description["left_out"], 1)]
+    )

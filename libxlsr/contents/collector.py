@@ -1,0 +1,146 @@
+"""Collects what there is to show of an image, with the checks of verify on the way.
+
+Kept are the last record of each kind of state, where each record stands, and which frames came
+when. Each is bounded: an image can have more records than there is room for, and then says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_records import RecordBody
+from libxlsr.formats.page_data import PageData
+from libxlsr.verify.digest import GuestDigest
+from libxlsr.verify.findings import Findings
+from libxlsr.verify.verifier import Verification
+from libxlsr.walk.visitor import Record
+
+RECORDS_MAX = 1 << 17
+"""Records whose places are kept: a guest of 512 GiB has as many."""
+ROUNDS_MAX = 1 << 12
+STATE_MAX = 32 << 20
+"""Bytes of state that are kept to be decoded."""
+
+
+@dataclass
+class Round:
+    """Frames that were sent one after another upwards: an iteration, or a checkpoint's.
+
+    A sender goes through the frames upwards each time, so that a step down begins a round.
+    """
+
+    checkpoint: int | None
+    """Which checkpoint it is of, from 1; None before the first is complete."""
+    first_record: int
+    last_record: int
+    frames: int = 0
+    pages: int = 0
+    """How many of the frames came with contents."""
+
+
+class Collector(Verification):
+    """A verification that keeps what it saw. ``digest`` makes it read all of memory."""
+
+    def __init__(self, findings: Findings, *, full: bool, digest: GuestDigest | None) -> None:
+        super().__init__(findings, full=full, digest=digest)
+        self.xl: xl.Header | None = None
+        self.libxl: libxl.Header | None = None
+        self.places: list[Record] = []
+        self.state: dict[str, tuple[RecordType, bytes]] = {}
+        """The last body of each kind of libxc record, by its name and, for a vCPU's, its number."""
+        self.emulator: libxl.EmulatorContext | None = None
+        self.emulator_keys: libxl.EmulatorXenstoreData | None = None
+        self.rounds: list[Round] = []
+        self.left_out: list[str] = []
+        """What there was no room for, in words."""
+        self._state_size = 0
+        self._last_gfn = -1
+        self._emulator_state = bytearray()
+        self._new_round = True
+
+    def xl_header(self, header: xl.Header) -> None:
+        self.xl = header
+
+    def libxl_header(self, header: libxl.Header) -> None:
+        self.libxl = header
+
+    def record(self, record: Record) -> None:
+        super().record(record)
+        if len(self.places) < RECORDS_MAX:
+            self.places.append(record)
+        elif len(self.places) == RECORDS_MAX:
+            self._leave_out(f"places of records after the first {RECORDS_MAX}")
+
+    def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
+        super().libxc_body(record, body, data)
+        name = record.name
+        if record.type in _VCPU_RECORDS:
+            name = f"{name} {int.from_bytes(data[:4], 'little')}"
+        before = len(self.state[name][1]) if name in self.state else 0
+        if self._state_size - before + len(data) > STATE_MAX:
+            self._leave_out(f"{name} of {len(data)} bytes")
+            return
+        self._state_size += len(data) - before
+        self.state[name] = (RecordType(record.type), bytes(data))
+
+    def libxl_body(
+        self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
+    ) -> None:
+        super().libxl_body(record, body)
+        if isinstance(body, libxl.EmulatorXenstoreData):
+            self.emulator_keys = body
+
+    def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
+        super().emulator_context(record, head, size)
+        self.emulator = head
+        self._emulator_state = bytearray()
+
+    def wants_emulator_state(self) -> bool:
+        return True
+
+    def emulator_state(self, piece: bytes) -> None:
+        super().emulator_state(piece)
+        if len(self._emulator_state) + len(piece) <= STATE_MAX // 2:
+            self._emulator_state += piece
+        else:
+            self._leave_out("a part of the device model's state")
+
+    @property
+    def device_model_state(self) -> bytes:
+        """What EMULATOR_CONTEXT holds behind its sub-header."""
+        return bytes(self._emulator_state)
+
+    def page_data(self, record: Record, batch: PageData) -> None:
+        super().page_data(record, batch)
+        if self._new_round or batch.gfns[0] <= self._last_gfn:
+            checkpoint = self.checkpoints + 1 if self.checkpoints else None
+            if len(self.rounds) == ROUNDS_MAX:
+                self._leave_out(f"rounds of frames after the first {ROUNDS_MAX}")
+            else:
+                self.rounds.append(Round(checkpoint, record.number, record.number))
+            self._new_round = False
+        current = self.rounds[-1]
+        current.last_record = record.number
+        current.frames += batch.count
+        current.pages += batch.data_pages
+        self._last_gfn = batch.gfns[-1]
+
+    def checkpoint(self, number: int) -> None:
+        super().checkpoint(number)
+        self._new_round = True
+
+    def _leave_out(self, what: str) -> None:
+        if what not in self.left_out and len(self.left_out) < 100:
+            self.left_out.append(what)
+
+
+_VCPU_RECORDS = frozenset(
+    {
+        libxc.RecordType.X86_PV_VCPU_BASIC,
+        libxc.RecordType.X86_PV_VCPU_EXTENDED,
+        libxc.RecordType.X86_PV_VCPU_XSAVE,
+        libxc.RecordType.X86_PV_VCPU_MSRS,
+    }
+)

@@ -1,0 +1,188 @@
+"""What differs between two images of a guest: configuration, state by name, pages, records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from libxlsr.contents.collector import Collector
+from libxlsr.contents.guest_state import flattened, guest_state
+from libxlsr.verify.digest import FRAME_DIGEST_SIZE, GuestDigest
+from libxlsr.verify.frame_map import CHUNK_FRAMES, FrameMap
+
+RANGES_MAX = 256
+"""Ranges of frames of one kind that are kept."""
+
+_EMPTY_CHUNK = bytes(CHUNK_FRAMES)
+
+
+@dataclass
+class FrameDifferences:
+    """Frames that differ in one way."""
+
+    frames: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    """``(first, number)``, RANGES_MAX of them at the most."""
+
+    def add(self, gfn: int) -> None:
+        """Add a frame; frames come in their order."""
+        self.frames += 1
+        if self.ranges and sum(self.ranges[-1]) == gfn:
+            first, number = self.ranges[-1]
+            self.ranges[-1] = (first, number + 1)
+        elif len(self.ranges) < RANGES_MAX:
+            self.ranges.append((gfn, 1))
+
+
+@dataclass
+class PageDifferences:
+    """How the memories differ."""
+
+    same: int = 0
+    """Frames that exist in both with the same contents and type."""
+    contents: FrameDifferences = field(default_factory=FrameDifferences)
+    type: FrameDifferences = field(default_factory=FrameDifferences)
+    """Of a PV guest's: the same contents as another kind of page."""
+    only_in_a: FrameDifferences = field(default_factory=FrameDifferences)
+    only_in_b: FrameDifferences = field(default_factory=FrameDifferences)
+
+    @property
+    def any(self) -> bool:
+        """Whether a frame differs."""
+        return any(
+            kind.frames for kind in (self.contents, self.type, self.only_in_a, self.only_in_b)
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that differs. None: the other image has it only. Of a list of names, what is gone
+    and what is new."""
+
+    path: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that differs."""
+
+    config: tuple[Change, ...]
+    state: tuple[Change, ...]
+    pages: PageDifferences
+    device_model: bool
+    """Whether the device model's state differs, in bytes."""
+    records: dict[str, tuple[int, int]]
+    """Records of which there are not as many; no part of the guest's state."""
+
+    @property
+    def same_state(self) -> bool:
+        """Whether the guest would not know one from the other."""
+        return not (self.state or self.pages.any or self.device_model)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two images, read whole."""
+
+    contents: Collector
+    digest: GuestDigest
+
+
+def difference(a: Side, b: Side) -> Difference:
+    """What differs between ``a`` and ``b``."""
+    return Difference(
+        config=tuple(changes(_config(a), _config(b))),
+        state=tuple(changes(guest_state(a.contents), guest_state(b.contents))),
+        pages=_pages(a, b),
+        device_model=a.contents.device_model_state != b.contents.device_model_state,
+        records=_records(a, b),
+    )
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+    """What differs between nested objects, by path."""
+    left, right = dict(flattened(a)), dict(flattened(b))
+    for path in sorted({*left, *right}):
+        one, other = left.get(path), right.get(path)
+        if one == other:
+            continue
+        if is_set_of_names(one) and is_set_of_names(other):
+            before, after = set(one or ()), set(other or ())
+            gone, new = sorted(before - after), sorted(after - before)
+            yield Change(path, gone, new)
+        else:
+            yield Change(path, one, other)
+
+
+def is_set_of_names(value: Any) -> bool:
+    """Whether a value is a set of names, such as CPUID's features."""
+    return isinstance(value, list) and all(
+        isinstance(item, str) and not item.startswith("0x") for item in value
+    )
+
+
+def _config(side: Side) -> Mapping[str, Any]:
+    config = side.contents.config
+    return {} if config is None else config.json
+
+
+def _records(a: Side, b: Side) -> dict[str, tuple[int, int]]:
+    one, other = _record_counts(a), _record_counts(b)
+    return {
+        name: (one[name], other[name])
+        for name in sorted({*one, *other})
+        if one[name] != other[name]
+    }
+
+
+def _record_counts(side: Side) -> Counter[str]:
+    return Counter(f"{place.layer} {place.name}" for place in side.contents.places)
+
+
+def _pages(a: Side, b: Side) -> PageDifferences:
+    found = PageDifferences()
+    one, other = dict(_frames(a).chunks()), dict(_frames(b).chunks())
+    for first in sorted({*one, *other}):
+        left = a.digest.frames(first, one.get(first, _EMPTY_CHUNK), pv=_is_pv(a))
+        right = b.digest.frames(first, other.get(first, _EMPTY_CHUNK), pv=_is_pv(b))
+        if left == right:
+            found.same += len(left[0]) - left[0].count(0)
+        else:
+            _compare(found, first, left, right)
+    return found
+
+
+def _compare(
+    found: PageDifferences,
+    first: int,
+    left: tuple[bytes | bytearray, bytearray],
+    right: tuple[bytes | bytearray, bytearray],
+) -> None:
+    for place, (one, other) in enumerate(zip(left[0], right[0])):
+        if not one and not other:
+            continue
+        here = slice(place * FRAME_DIGEST_SIZE, (place + 1) * FRAME_DIGEST_SIZE)
+        if not other:
+            found.only_in_a.add(first + place)
+        elif not one:
+            found.only_in_b.add(first + place)
+        elif left[1][here] != right[1][here]:
+            found.contents.add(first + place)
+        elif one != other:
+            found.type.add(first + place)
+        else:
+            found.same += 1
+
+
+def _frames(side: Side) -> FrameMap:
+    memory = side.contents.memory
+    return FrameMap() if memory is None else memory.frames
+
+
+def _is_pv(side: Side) -> bool:
+    domain = side.contents.domain
+    return domain is not None and domain.is_pv

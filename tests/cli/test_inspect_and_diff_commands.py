@@ -1,0 +1,90 @@
+"""``libxlsr inspect`` and ``libxlsr diff`` as a person or a program uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from libxlsr.cli.main import main
+from libxlsr.testing.builder import StreamBuilder
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> tuple[str, str]:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(StreamBuilder("pv").build())
+    other.write_bytes(StreamBuilder("pv", dirtied=[[1, 2, 3], [5]]).build())
+    return str(one), str(other)
+
+
+def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(EXAMPLE)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "guest ticker, hvm",
+        "saved by Xen 4.17",
+        "0xfeff0-0xfefff 16 NOTAB",
+        "libxc PAGE_DATA 1020, 11444192 bytes",
+        "CPU[0] rsp=0x102010 rip=0x10005f cr0=0x11 cr3=0x0 cr4=0x0",
+        "CONSOLE_PFN 0xfefff",
+        "cpu version 12, 1364 bytes",
+    ):
+        assert line in lines
+    assert max(map(len, lines)) < 400
+
+
+def test_inspect_says_more(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "-v", images[1]]) == 0
+    out = capsys.readouterr().out
+    assert "0.registers.r15" in out
+    assert "Rounds" in out
+
+
+def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", images[0]]) == 0
+    assert json.loads(capsys.readouterr().out)["image"]["guest"] == "pv"
+
+
+def test_inspect_of_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(StreamBuilder().build()[:-8])
+    assert main(["inspect", str(path)]) == 1
+    assert "truncated  error: the image ends" in capsys.readouterr().out
+    path.write_bytes(b"no image")
+    assert main(["inspect", str(path)]) == 1
+    assert "this is no Xen image" in capsys.readouterr().err
+
+
+def test_diff_of_the_same(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", images[0], images[0]]) == 0
+    assert capsys.readouterr().out == "pages: 16 the same\nthe guest's state is the same\n"
+
+
+def test_diff(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", *images]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "pages: 12 the same",
+        "  4 differ in contents: 0x1-0x3, 0x5",
+        "records (no part of the state):",
+        "  libxc PAGE_DATA: 1 -> 3",
+        "the guest's state differs",
+    ]
+
+
+def test_diff_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--json", *images]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["event"] == "difference"
+    assert found["same_state"] is False
+    assert found["pages"]["contents"] == {"frames": 4, "ranges": [[1, 3], [5, 1]]}
+
+
+def test_diff_quietly(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "-q", *images]) == 1
+    assert main(["diff", "-q", images[0], "/nonexistent"]) == 3
+    assert main(["diff", "-", "-"]) == 2
+    assert capsys.readouterr().out == ""

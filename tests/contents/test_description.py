@@ -1,0 +1,129 @@
+"""What inspect says of images that were built to be known, and of a real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.contents import collector
+from libxlsr.formats.libxc import RecordType
+from libxlsr.operations.contents import inspect
+from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.damage import damage
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Any:
+    def describe(data: bytes) -> dict[str, Any]:
+        (tmp_path / "image").write_bytes(data)
+        description = inspect(tmp_path / "image")
+        assert json.loads(json.dumps(description)) == description
+        return description
+
+    return describe
+
+
+def test_a_real_image() -> None:
+    description = inspect(EXAMPLE)
+    state = description["state"]
+    assert description["image"]["good"]
+    assert description["config"]["c_info"]["name"] == "ticker"
+    assert description["headers"]["libxc_domain"]["xen_minor"] == 17
+    assert description["memory"]["ranges"] == [
+        {"first": 0, "frames": 160, "type": "NOTAB"},
+        {"first": 0xC0, "frames": 576, "type": "NOTAB"},
+        {"first": 0xFEFF0, "frames": 16, "type": "NOTAB"},
+    ]
+    assert len(description["memory"]["rounds"]) == 1
+    assert state["hvm_params"]["STORE_PFN"] == "0xfeffc"
+    assert state["hvm_context"]["CPU[0]"]["rip"] == "0x10005f"
+    assert state["hvm_context"]["LAPIC[0]"]["apic_base_msr"] == "0xfee00900"
+    assert state["hvm_context"]["MTRR[0]"]["pat"] == "0x7040600070406"
+    assert state["hvm_context"]["IOAPIC[0]"]["redirtbl"][0] == "0x10000"
+    assert state["tsc"]["khz"] == 2299999
+    assert {"LM", "NX", "SSE2", "HYPERVISOR"} <= set(state["cpuid"]["features"])
+    assert state["msrs"] == {"0xce": "0x80000000", "0x10a": "0x0"}
+    sections = state["emulator"]["sections"]
+    assert [section["name"] for section in sections][:4] == ["timer", "cpu_common", "cpu", "apic"]
+    assert sections[-1]["offset"] + sections[-1]["length"] == state["emulator"]["bytes"]
+
+
+def test_each_record_stands_where_it_is_said_to(described: Any) -> None:
+    stream = StreamBuilder("pv", dirtied=[[1]], xenstore=())
+    records = described(stream.build())["records"]
+    parts = [part for part in stream.parts if part.type is not None]
+    assert [(one["name"], one["offset"], one["length"]) for one in records] == [
+        (part.name, stream.offset_of(part), len(part.body)) for part in parts
+    ]
+
+
+def test_the_iterations_of_a_live_migration(described: Any) -> None:
+    memory = described(
+        StreamBuilder("pvh", pages=20, batch=8, types={2: 0xF}, dirtied=[[1, 9], [9]]).build()
+    )["memory"]
+    assert [(one["frames"], one["pages"]) for one in memory["rounds"]] == [(20, 19), (2, 2), (1, 1)]
+    assert memory["sent_again"] == 3
+    assert memory["existing"] == 19
+    assert memory["frames"] == {"NOTAB": 19, "XTAB": 1}
+
+
+def test_checkpoints(described: Any) -> None:
+    description = described(StreamBuilder(checkpoints=[[1], [2, 3], [4]]).build())
+    assert description["checkpoints"] == 3
+    rounds = description["memory"]["rounds"]
+    assert [(one["frames"], one["checkpoint"]) for one in rounds] == [
+        (16, None),
+        (1, None),
+        (2, 2),
+        (1, 3),
+    ]
+
+
+def test_a_pv_guest(described: Any) -> None:
+    state = described(StreamBuilder("pv", vcpus=2, guest_width=4).build())["state"]
+    assert state["pv_info"] == {"guest_width": 4, "pt_levels": 3}
+    assert state["p2m"] == {"first_pfn": "0x0", "last_pfn": "0xf", "frames": 1}
+    assert sorted(state["vcpus"]) == ["0", "1"]
+    assert state["vcpus"]["1"]["registers"]["cr3"] == "0x0"
+    assert state["vcpus"]["1"]["msrs"] == {"0x0": "0x0"}
+    assert state["shared_info"]["booted"] == "1970-01-01T00:00:00+00:00"
+
+
+def test_a_damaged_image_is_shown_as_far_as_it_goes(described: Any) -> None:
+    stream = StreamBuilder()
+    stream.find(RecordType.X86_TSC_INFO).body = b"short"
+    stream.truncate_after(stream.find(RecordType.HVM_PARAMS))
+    description = described(stream.build())
+    assert not description["image"]["good"]
+    assert {one["id"] for one in description["findings"]} == {"tsc-info", "truncated"}
+    assert "tsc" not in description["state"]
+    assert description["state"]["hvm_params"]["STORE_PFN"] == "0xf"
+
+
+@pytest.mark.parametrize("guest", ["pv", "hvm"])
+def test_no_damage_makes_it_fall_over(described: Any, guest: str) -> None:
+    parts = StreamBuilder(guest, batch=5, dirtied=[[1, 2]]).parts
+    for seed in range(150):
+        data = damage(parts, seed).data
+        if data.startswith((b"Xen save", b"LibxlFmt")):
+            described(data)
+
+
+def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "RECORDS_MAX", 5)
+    monkeypatch.setattr(collector, "STATE_MAX", 1100)
+    monkeypatch.setattr(collector, "ROUNDS_MAX", 1)
+    description = described(StreamBuilder(dirtied=[[1], [1]]).build())
+    assert len(description["records"]) == 5
+    assert len(description["memory"]["rounds"]) == 1
+    assert description["left_out"] == [
+        "places of records after the first 5",
+        "rounds of frames after the first 1",
+        "HVM_CONTEXT of 1080 bytes",
+        "a part of the device model's state",
+    ]

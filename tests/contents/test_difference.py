@@ -1,0 +1,126 @@
+"""A difference is found by name, and nothing else is."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.contents.difference import Change, Difference
+from libxlsr.errors import StreamError
+from libxlsr.formats.cpu_policy import CpuidLeaf, X86CpuidPolicy
+from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
+from libxlsr.formats.hvm_cpu import HvmCpu
+from libxlsr.formats.hvm_params import HvmParams
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import X86PvVcpu
+from libxlsr.formats.vcpu_guest_context import VcpuGuestContext
+from libxlsr.operations.contents import diff
+from libxlsr.testing.builder import StreamBuilder, config_json
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Any:
+    def compared(a: StreamBuilder, b: StreamBuilder) -> Difference:
+        (tmp_path / "a").write_bytes(a.build())
+        (tmp_path / "b").write_bytes(b.build())
+        return diff(tmp_path / "a", tmp_path / "b")
+
+    return compared
+
+
+@pytest.mark.parametrize("guest", ["pv", "pvh", "hvm"])
+def test_nothing(compare: Any, guest: str) -> None:
+    found = compare(StreamBuilder(guest), StreamBuilder(guest))
+    assert found.same_state
+    assert (found.config, found.state, found.records) == ((), (), {})
+    assert found.pages.same == 16
+
+
+def test_how_it_was_written(compare: Any) -> None:
+    found = compare(StreamBuilder(), StreamBuilder(batch=4))
+    assert found.same_state
+    assert found.records == {"libxc PAGE_DATA": (1, 4)}
+
+
+def test_pages(compare: Any) -> None:
+    one = StreamBuilder(pages=40, types={9: 0xF, 20: 0xF})
+    other = StreamBuilder(pages=42, types={9: 0xF, 30: 0xF}, dirtied=[[3, 4, 5, 11]])
+    pages = compare(one, other).pages
+    assert pages.contents.ranges == [(3, 3), (11, 1)]
+    assert pages.contents.frames == 4
+    assert pages.only_in_a.ranges == [(30, 1)]
+    assert pages.only_in_b.ranges == [(20, 1), (40, 2)]
+    assert pages.type.frames == 0
+    assert pages.same == 40 - 3 - 4
+
+
+def test_types_of_pages(compare: Any) -> None:
+    found = compare(StreamBuilder("pv"), StreamBuilder("pv", types={3: 1}))
+    assert found.pages.type.ranges == [(3, 1)]
+    assert not found.same_state
+
+
+def test_configuration(compare: Any) -> None:
+    one, other = config_json("pv", 16), config_json("pv", 16, name="other")
+    del other["on_reboot"]
+    found = compare(StreamBuilder("pv", config=one), StreamBuilder("pv", config=other))
+    assert found.config == (
+        Change("c_info.name", "guest", "other"),
+        Change("on_reboot", "restart", None),
+    )
+    assert found.same_state
+
+
+def test_registers_of_an_hvm_vcpu(compare: Any) -> None:
+    def stream(rip: int) -> StreamBuilder:
+        built = StreamBuilder()
+        part = built.find(RecordType.HVM_CONTEXT)
+        header = HvmContext.decode(part.body_bytes()).entries[0]
+        cpu = HvmCpu({"rip": rip, "cr3": 0x1000}, bytes(512), 0).encode()
+        part.body = HvmContext((header, HvmSaveEntry(2, 0, cpu))).encode()
+        return built
+
+    found = compare(stream(0x10), stream(0xFFFFFFFF81000000))
+    assert found.state == (Change("hvm_context.CPU[0].rip", "0x10", "0xffffffff81000000"),)
+
+
+def test_registers_of_a_pv_vcpu(compare: Any) -> None:
+    other = StreamBuilder("pv")
+    context = VcpuGuestContext(8, {"rsp": 0x5000}).encode()
+    body = X86PvVcpu(RecordType.X86_PV_VCPU_BASIC, 0, context).encode()
+    other.find(RecordType.X86_PV_VCPU_BASIC).body = body
+    found = compare(StreamBuilder("pv"), other)
+    assert found.state == (Change("vcpus.0.registers.rsp", "0x0", "0x5000"),)
+
+
+def test_parameters_and_features(compare: Any) -> None:
+    other = StreamBuilder()
+    part = other.find(RecordType.HVM_PARAMS)
+    params = HvmParams.decode(part.body_bytes()).params
+    part.body = HvmParams((*params, (9, 0x25))).encode()
+    leaf = CpuidLeaf(1, 0xFFFFFFFF, 0, 0, 1 << 31, 1 << 4 | 1 << 25)
+    other.find(RecordType.X86_CPUID_POLICY).body = X86CpuidPolicy((leaf,)).encode()
+    changes = {change.path: change for change in compare(StreamBuilder(), other).state}
+    assert changes["hvm_params.VIRIDIAN"].b == "0x25"
+    features = changes["cpuid.features"]
+    assert (features.a, features.b) == ([], ["HYPERVISOR", "SSE", "TSC"])
+
+
+def test_the_device_model(compare: Any) -> None:
+    found = compare(StreamBuilder(), StreamBuilder(emulator=b"QEVM" + bytes(1024)))
+    assert found.device_model
+    assert not found.same_state
+
+
+def test_an_image_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    data = StreamBuilder().build()
+    (tmp_path / "a").write_bytes(gzip.compress(data))
+    (tmp_path / "b").write_bytes(data[:-1])
+    with pytest.raises(StreamError, match=r"the image ends .*/b\)"):
+        diff(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"nothing")
+    with pytest.raises(StreamError, match="no Xen image"):
+        diff(tmp_path / "a", tmp_path / "b")
