@@ -28,11 +28,13 @@ def main() -> int:
     parser.add_argument(
         "--short", action="store_true", help="small images, few rounds: does it run at all"
     )
+    parser.add_argument("--mib", type=int, help="the guests' memory, instead of the usual size")
+    parser.add_argument("--rounds", type=int, help="repetitions, instead of the usual number")
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="where images and outputs go, 5 GiB at the most (default: %(default)s)",
+        help="where images and outputs go, twice the guest's memory (default: %(default)s)",
     )
     options = parser.parse_args()
     unknown = set(options.name) - BENCHMARKS.keys()
@@ -40,10 +42,15 @@ def main() -> int:
         parser.error(
             f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
         )
+    scale = SHORT if options.short else FULL
+    if options.rounds:
+        scale = scale._replace(rounds=options.rounds)
+    if options.mib:
+        scale = scale._replace(image_mib=options.mib)
     print(f"Python {platform.python_version()}, Linux {platform.release()}")
     for name in options.name or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="libxlsr-bench-", dir=options.dir) as directory:
-            BENCHMARKS[name](SHORT if options.short else FULL, Path(directory))
+            BENCHMARKS[name](scale, Path(directory))
     return 0
 
 

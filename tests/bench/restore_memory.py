@@ -12,7 +12,7 @@ from .images import KINDS, write_image
 from .scale import Scale
 from .table import print_table
 
-_PEAKS = Path(__file__).with_name("peaks_of_restore.py")
+_PEAKS = (sys.executable, "-m", f"{__package__}.peaks_of_restore")
 
 
 def main(scale: Scale, directory: Path) -> None:
@@ -40,7 +40,7 @@ def _peaks(image: Path, output: Path, *, from_pipe: bool) -> tuple[int, int]:
     Both run below a small process of their own: a program inherits the peak of the process that
     started it, and this one has held an image's frame list.
     """
-    command = [sys.executable, str(_PEAKS), "restore", "--target", "image", "--output", str(output)]
+    command = [*_PEAKS, "restore", "--target", "image", "--output", str(output)]
     if from_pipe:
         with subprocess.Popen(["cat", str(image)], stdout=subprocess.PIPE) as cat:
             said = subprocess.run(
