@@ -117,5 +117,5 @@ def _description(state: bytes) -> Any:
     length = int.from_bytes(state[start + 2 : start + 6], "big")
     try:
         return json.loads(state[start + 6 : start + 6 + length])
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return None
