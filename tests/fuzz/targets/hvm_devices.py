@@ -22,7 +22,10 @@ def check(data: bytes) -> None:
     fields = decoded(lambda state, offset: (decode_device(name, state, offset),), data[1:])
     assert fields is None or json.dumps(fields)
     cpu = decoded(HvmCpu.decode, data[1:])
-    assert cpu is None or cpu.encode() == data[1:]
+    if cpu is not None:
+        padding = 0 if cpu.flags is None else 4  # of the C structure: nobody looks at it
+        length = len(data) - 1 - padding
+        assert cpu.encode()[:length] == data[1:][:length]
 
 
 def seeds() -> Mapping[str, bytes]:
