@@ -8,6 +8,7 @@ writes to a file that it has already unlinked, so nothing has to be thrown away 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -29,6 +31,7 @@ COMMAND_SECONDS = 300.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
 CONSOLE_TAIL_LINES = 60
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # What ends a boot before its time: Xen's panic, Linux's panic, a dom0 without its toolstack.
 _FATAL = ("Panic on CPU", "Kernel panic", "You are in emergency mode", FAILED_LINE)
@@ -195,13 +198,14 @@ def boot(xen: str, *, keep: bool = False) -> Host:
     port = _free_port()
     with lock, (run_dir / "qemu.log").open("w") as log:
         qemu = subprocess.Popen(
-            ([] if keep else ["setpriv", "--pdeathsig", "KILL"]) + _qemu(image, port),
+            _qemu(image, port),
             cwd=run_dir,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             pass_fds=[lock.fileno()],
             start_new_session=True,
+            preexec_fn=None if keep else _die_with_parent(),
         )
     host = Host(xen, image.recipe.digest, port, qemu.pid, run_dir, qemu)
     try:
@@ -213,6 +217,22 @@ def boot(xen: str, *, keep: bool = False) -> Host:
     state = {"xen": xen, "image_digest": host.image_digest, "port": port, "pid": qemu.pid}
     (run_dir / "state.json").write_text(json.dumps(state))
     return host
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """What a child runs before exec to be killed when the calling thread ends (prctl(2)).
+
+    setpriv(1) would do the same too late: after the exec that Popen waits for.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def ask_for_death_signal() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask_for_death_signal
 
 
 def _qemu(image: Image, port: int) -> list[str]:

@@ -30,7 +30,6 @@ _HOST_PROGRAMS = {
     "mke2fs": "e2fsprogs",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
-    "setpriv": "util-linux",
     "zstd": "zstd",
 }
 _MIRROR = "http://deb.debian.org/debian"

@@ -10,7 +10,8 @@ for directory in /local/domain /libxl /vm; do
     xenstore-list $directory 2>/dev/null | sed "s,^,xenstore $directory/,"
 done
 pgrep -a 'qemu-system|libxl-save-help' | sed 's/^/process /'
-find /var/lib/xen /run/xen -type f -o -type s | sed 's/^/file /'
+# libxl keeps the last domids in domid-history.
+find /var/lib/xen /run/xen -type f -o -type s | grep -v domid-history | sed 's/^/file /'
 """
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from .guests import (
     tiny_config,
 )
 from .host import CommandFailed, Host
+from .project import TREE
 from .tiny_guest import COUNTER_ADDRESS, LOAD_ADDRESS, tiny_guest
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -109,3 +114,28 @@ def test_the_tiny_guest_is_tiny() -> None:
     assert len(elf) < 512
     entry = struct.unpack_from("<I", elf, 0x18)[0]
     assert LOAD_ADDRESS <= entry < LOAD_ADDRESS + len(elf) < COUNTER_ADDRESS
+
+
+BOOT_AND_HANG = """\
+import sys
+from tests.xenlab import host
+
+def hang(host, qemu):
+    print(qemu.pid, flush=True)
+    qemu.wait()
+
+host._wait_until_ready = hang
+host.boot(sys.argv[1])
+"""
+
+
+def test_qemu_dies_with_its_owner(pytestconfig: pytest.Config) -> None:
+    xen = pytestconfig.getoption("--xen")
+    command = [sys.executable, "-c", BOOT_AND_HANG, xen]
+    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        qemu = os.pidfd_open(int(owner.stdout.readline()))
+        owner.kill()
+    ended, _, _ = select.select([qemu], [], [], 30)
+    os.close(qemu)
+    assert ended
