@@ -40,7 +40,8 @@ ProgressCallback = Callable[[Mapping[str, int]], None]
 CallCallback = Callable[[str, dict[str, Any], Callable[[dict[str, Any]], None]], None]
 
 # The child gets the parent's import path rather than its environment: PYTHONPATH may be unset or
-# hostile, and the current directory is not for a root process to import from.
+# hostile, and the current directory is not for a root process to import from. So it needs no module
+# site either, which is half of an interpreter's start.
 _BOOTSTRAP = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
     " from libxlsr.helper.child import main; sys.exit(main(int(sys.argv[2])))"
@@ -118,7 +119,15 @@ class Helper:
                 ours.send(protocol.encode("start", worker=self._worker, args=self._args))
                 self._child = Child.spawn(
                     self._ctx,
-                    [sys.executable, "-I", "-c", _BOOTSTRAP, _import_path(), str(theirs.fileno())],
+                    [
+                        sys.executable,
+                        "-I",
+                        "-S",
+                        "-c",
+                        _BOOTSTRAP,
+                        _import_path(),
+                        str(theirs.fileno()),
+                    ],
                     self._child_exited,
                     pass_fds=(theirs.fileno(), *self._fds),
                     stdin=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from libxlsr.errors import UsageError
 from libxlsr.events import Context, run
@@ -13,8 +14,9 @@ from libxlsr.operations.restore import restore_ao
 from libxlsr.operations.source_fd import Source, opened
 from libxlsr.targets.base import Target
 from libxlsr.targets.choose import choose
-from libxlsr.targets.image.target import ImageTarget
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+if TYPE_CHECKING:
+    from libxlsr.targets.xen.target import XenOptions
 
 __all__ = ["Source", "make_target", "opened", "restore"]
 
@@ -60,15 +62,22 @@ def restore(
 
 
 def make_target(ctx: Context, name: str, output: Path | None, xen: XenOptions | None) -> Target:
-    """The target called ``name``. Raises UsageError for options that don't fit it."""
+    """The target called ``name``. Raises UsageError for options that don't fit it.
+
+    Only that target is imported: each takes longer to import than a small guest to restore.
+    """
     if name == "image":
         if output is None:
             raise UsageError(
                 "an offline restore needs an output directory", remedy="name one with --output"
             )
+        from libxlsr.targets.image.target import ImageTarget
+
         return ImageTarget(ctx, output)
     if name == "xen":
         if output is not None:
             raise UsageError("an output directory is for offline restores (--target image) only")
+        from libxlsr.targets.xen.target import XenTarget
+
         return XenTarget(ctx, xen)
     raise UsageError(f"there is no target {name!r}", remedy="choose auto, xen or image")

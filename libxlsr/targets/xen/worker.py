@@ -6,6 +6,7 @@ line by line. A malformed stream may kill it with an assertion: that is why it i
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -97,5 +98,8 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
                     offset=None,
                     record="LIBXC_CONTEXT",
                 ) from error
+            if error.errno == errno.EBUSY and "populate physmap" in (error.last_log or ""):
+                # Xen's answer to more pages than xc_domain_setmaxmem allows.
+                error.remedy = "the image holds more memory than the configuration gives the domain"
             raise
     return {"store_gfn": results.store_gfn, "console_gfn": results.console_gfn}
