@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from .guests import Guest, saved_guest
 from .state import HostState
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
 
 @pytest.fixture(params=["pv", "pvh"])
@@ -23,6 +26,14 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
 @pytest.fixture(scope="session")
 def pv_image() -> Path:
     return saved_guest("pv").image
+
+
+@pytest.fixture
+def hvm_image(tmp_path: Path) -> Path:
+    """The example in the tree: the tiny guest, saved with a device model behind it."""
+    image = tmp_path / "hvm.save"
+    image.write_bytes(lzma.decompress(EXAMPLE.read_bytes()))
+    return image
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ CONSOLES = Path("/var/log/xen/console")
 GUEST = """\
 name="{name}"
 type="{kind}"
-kernel="/srv/guest/vmlinuz"
+kernel="/srv/guest/vmlinux"
 ramdisk="/srv/guest/initrd"
 extra="console=hvc0 quiet"
 memory={memory}
@@ -25,11 +26,16 @@ BOOT_SECONDS = 300
 
 
 def xl(*arguments: str) -> str:
-    """Run xl; raises with its output when it fails."""
-    done = subprocess.run(["xl", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AssertionError(f"xl {' '.join(arguments)}: {done.stdout}{done.stderr}")
-    return done.stdout
+    """Run xl and return what it printed; raises with that when it fails."""
+    # Into files: an xl that stays in the background would keep pipes open.
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        done = subprocess.run(["xl", *arguments], stdout=stdout, stderr=stderr, check=False)
+        stdout.seek(0)
+        stderr.seek(0)
+        output = stdout.read()
+        if done.returncode:
+            raise AssertionError(f"xl {' '.join(arguments)}: {output}{stderr.read()}")
+    return output
 
 
 @dataclass

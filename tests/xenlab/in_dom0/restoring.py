@@ -1,0 +1,62 @@
+"""Restores from the library's side, as the tests here start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
+from libxlsr.operations.progress import RestoreResult
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+
+def restore(fd: int, options: XenOptions | None = None, *, to_eof: bool = True) -> RestoreResult:
+    """Restore what is on ``fd``; whatever comes of it, nothing is left on the event loop."""
+    ctx = Context()
+    ao = restore_ao(ctx, fd, XenTarget(ctx, options), to_eof=to_eof)
+    run(ctx, lambda: ao.done)
+    assert ctx.registered() == []
+    return ao.result()
+
+
+def restore_file(path: Path, options: XenOptions | None = None) -> RestoreResult:
+    """Restore a file, and see that it was read to its end, to the byte."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        result = restore(fd, options)
+        assert os.lseek(fd, 0, os.SEEK_CUR) == path.stat().st_size
+        return result
+    finally:
+        os.close(fd)
+
+
+def interrupted(
+    image: bytes, after: int, act: Callable[[Ao[Any], XenTarget], object]
+) -> Ao[RestoreResult]:
+    """Restore from a pipe that gives ``after`` bytes and no more, then act; the ended operation.
+
+    The pipe, not the clock, decides where the restore is when ``act`` comes, to within what a pipe
+    holds.
+    """
+    ctx = Context()
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(write_fd, False)
+    try:
+        target = XenTarget(ctx)
+        ao = restore_ao(ctx, read_fd, target)
+        feeder = Datacopier(ctx)
+
+        def fed(_result: CopyResult) -> None:
+            act(ao, target)
+
+        feeder.write(write_fd, memoryview(image)[:after], fed, what="the image")
+        run(ctx, lambda: ao.done)
+        feeder.kill()
+        assert ctx.registered() == []
+    finally:
+        os.close(read_fd)
+        os.close(write_fd)
+    return ao

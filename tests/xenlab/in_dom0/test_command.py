@@ -1,0 +1,106 @@
+"""``libxlsr restore`` as a person in dom0 runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.xen.xenctrl import Xenctrl
+
+from .guests import Guest, wait_until, xl
+
+COMMAND = [sys.executable, "-m", "libxlsr", "restore"]
+
+
+def libxlsr_restore(
+    *arguments: str | Path, data: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=data, capture_output=True, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def restored_event(output: bytes) -> dict[str, Any]:
+    """The object that --json prints last."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
+    assert events[-1]["event"] == "restored"
+    return events[-1]
+
+
+def test_it_restores(guest: Guest) -> None:
+    before, digest = guest.ticks()[-1]
+    done = libxlsr_restore(guest.image)
+    assert (done.returncode, done.stderr) == (0, b"")
+    domid = xl("domid", guest.name).strip()
+    assert f"Restored domain {domid} (this is a Xen host).".encode() in done.stdout
+    number, after = guest.wait_for_ticks(1)[0]
+    assert (number <= before + 1, after) == (True, digest)
+
+
+def test_paused_under_another_name_said_in_json(guest: Guest) -> None:
+    name = f"{guest.name}-other"
+    try:
+        done = libxlsr_restore(
+            *("--paused", "--name", name, "--config-override", "uuid=new", "--json"), guest.image
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        event = restored_event(done.stdout)
+        domid = event["guest"]["domid"]
+        assert event["guest"]["name"] == name
+        assert xl("domid", name).strip() == str(domid)
+        with Xenctrl() as xenctrl:
+            info = xenctrl.domain_info(domid)
+        assert info is not None
+        assert info.paused
+        xl("unpause", name)
+    finally:
+        subprocess.run(["xl", "destroy", name], check=False, capture_output=True)
+
+
+def test_from_a_pipe(guest: Guest) -> None:
+    digest = guest.ticks()[-1][1]
+    done = libxlsr_restore("-", data=guest.image.read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert guest.wait_for_ticks(1)[0][1] == digest
+
+
+def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
+    before = xl("list")
+    done = libxlsr_restore("--target", "image", "--output", tmp_path / "guest", pv_image)
+    assert done.returncode == 0
+    assert (tmp_path / "guest").is_dir()
+    assert xl("list").split("\n")[2:] == before.split("\n")[2:]
+
+
+@pytest.mark.usefixtures("unchanged_host")
+def test_a_bad_image_is_said_in_one_line(pv_image: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.save"
+    cut.write_bytes(pv_image.read_bytes()[:5_000_000])
+    done = libxlsr_restore(cut)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"libxlsr: error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.usefixtures("unchanged_host")
+def test_a_signal_undoes_everything(pv_image: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdin is not None
+        command.stdin.write(pv_image.read_bytes()[:20_000_000])
+        command.stdin.flush()
+        wait_until(lambda: "lab-pv" in xl("list"), "the domain")
+        command.terminate()
+        assert command.stderr is not None
+        errors = command.stderr.read()
+        assert command.wait() == 4
+    assert b"aborted by SIGTERM" in errors
+    assert b"Traceback" not in errors
