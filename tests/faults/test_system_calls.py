@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
+import libxlsr
 from libxlsr.testing.builder import StreamBuilder
 
-from .driver import MARK
+from .driver import BEGIN, END
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,11 @@ HELPER_FAULTS: dict[str, tuple[str, ...]] = {
 }
 # subprocess reads from the child that it made whether exec() worked. A pipe that is read with a
 # blocking read() gives no error, and Popen would forget the child.
-_POPENS_OWN_READ = ", 50000) = 0"
+# The import of a module; one of many such calls is enough.
+_IMPORTS = re.compile(
+    r"\.pyc?[\">]|\.so[\d.]*[\">]|/(lib|lib64|site-packages|python3[\d.]*|libxlsr)[/\">]"
+)
+_POPENS_OWN_READ = ", 50000)"
 MUST_STAND = ("write", "mkdir", "rename")  # calls that every restore makes
 
 
@@ -86,6 +91,7 @@ class Bench:
         command = [*python, *tracer] if helper else [*tracer, *python]
         # Without bytecode files to write, each run makes the same calls.
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        env["PYTHONPATH"] = str(Path(libxlsr.__file__).parents[1])
         return subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE, env=env, check=False
         )
@@ -100,18 +106,22 @@ class Bench:
 
     def calls(self, name: str, *, helper: bool) -> list[int]:
         """The numbers of the calls of ``name`` that the restore makes, as strace counts them."""
-        result = self.run(f"--trace={name},newfstatat,recvfrom", helper=helper)
+        result = self.run("-y", f"--trace={name},newfstatat,recvfrom", helper=helper)
         assert result.returncode == 0, result.stderr
         lines = self.log.read_text().splitlines()
         # The helper's interpreter is none of ours; its first message is where we come in.
-        begin = "recvfrom(" if helper else MARK
-        start = next(number for number, line in enumerate(lines) if begin in line)
+        begin, end = ("recvfrom(", "+++ exited") if helper else (BEGIN, END)
+        start, stop = (
+            next(number for number, line in enumerate(lines) if mark in line)
+            for mark in (begin, end)
+        )
         called = [number for number, line in enumerate(lines) if line.startswith(f"{name}(")]
-        return [
-            count
-            for count, number in enumerate(called, 1)
-            if number > start and not lines[number].endswith(_POPENS_OWN_READ)
-        ]
+        ours: list[int] = []
+        importing: list[int] = []
+        for count, number in enumerate(called, 1):
+            if start < number < stop and _POPENS_OWN_READ not in lines[number]:
+                (importing if _IMPORTS.search(lines[number]) else ours).append(count)
+        return importing[:1] + ours
 
 
 @pytest.fixture
