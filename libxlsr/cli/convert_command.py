@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         "convert",
         help="write an image anew: smaller, or in today's format",
         description="Writes an image anew. It must be whole: what a restore would refuse is "
-        "refused. What is written restores to the same guest.",
+        "refused. What is written restores to the same guest. An image of Xen 4.5 or older "
+        "becomes one of today's.",
     )
     parser.add_argument("image", metavar="IMAGE", help="the image; - reads standard input")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to make")
@@ -35,6 +36,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "-z", "--compress", choices=CODECS, help="compress what is written (default: don't)"
+    )
+    parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="it is an image of Xen 4.5 or older, even if its head doesn't show it",
     )
     parser.add_argument(
         "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
@@ -58,6 +64,7 @@ def convert(options: argparse.Namespace, report: Report) -> int:
             on_progress=display.update,
             deadline=options.deadline,
             to_eof=not isinstance(source, int),
+            legacy=options.legacy,
         )
         with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
             run(ctx, lambda: ao.done)

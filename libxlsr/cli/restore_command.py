@@ -72,6 +72,11 @@ def add_parser(commands: Any) -> None:
         help="on Xen: libxl's JSON of the domain, for an image that has none",
     )
     parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="it is an image of Xen 4.5 or older, even if its head doesn't show it",
+    )
+    parser.add_argument(
         "--balloon", action="store_true", help="on Xen: let dom0 give up memory if it is short"
     )
     parser.add_argument(
@@ -98,6 +103,7 @@ def restore(options: argparse.Namespace, report: Report) -> int:
             on_progress=display.update,
             deadline=options.deadline,
             to_eof=not isinstance(source, int),
+            legacy=options.legacy,
             trace=_log_transition if options.verbose > 1 else None,
         )
         signals.run_abortable(ctx, ao)

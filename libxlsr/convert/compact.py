@@ -26,6 +26,7 @@ from pathlib import Path
 from libxlsr.convert.packing import Writer, copy
 from libxlsr.extract.frames import Frames
 from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import VCPU_RECORDS
 from libxlsr.formats.page_data import PageData
@@ -105,14 +106,20 @@ def _last_records(fd: int) -> list[tuple[int, int, int]]:
         head = os.pread(fd, libxc.RECORD_HEADER_SIZE + 8, position)
         header = libxc.RecordHeader.decode(head[: libxc.RECORD_HEADER_SIZE])
         size = libxc.RECORD_HEADER_SIZE + header.padded_length
-        # A vCPU's number, or the part of the P2M, comes first in the body.
-        part = head[libxc.RECORD_HEADER_SIZE :] if header.type in _HAVE_PARTS else b""
+        part = b""
+        if header.type in _HAVE_PARTS:
+            part = head[libxc.RECORD_HEADER_SIZE :]
+        elif header.type == RecordType.HVM_PARAMS:
+            body = os.pread(fd, header.length, position + libxc.RECORD_HEADER_SIZE)
+            part = repr(sorted(index for index, _ in HvmParams.decode(body).params)).encode()
         last[header.type, part] = (header.type, position, size)
         position += size
     return list(last.values())
 
 
 _HAVE_PARTS = VCPU_RECORDS | {RecordType.X86_PV_P2M_FRAMES}
+"""Records of which there are several: a vCPU's number, or the part of the P2M, comes first in the
+body. So there are of HVM_PARAMS, in what convert-legacy-stream writes, each of other parameters."""
 
 
 def _write_memory(frames: Frames, writer: Writer, on_frames: Callable[[int], None]) -> int:

@@ -1,8 +1,9 @@
 """The program in a conversion's helper: writes the output from an index.
 
 Arguments: ``directory``, ``image_fd``, ``output`` (a path that must not exist), ``codec`` (of the
-output, or null), ``compact``, ``image_start`` and ``image_end``: where the image lies in its file.
-Without ``compact`` those bytes are written as they are. The result: ``size`` of the file,
+output, or null), ``compact``, ``image_kind`` (of `RestoreResult`), ``image_start`` and
+``image_end``: where the image lies in its file. Without ``compact`` those bytes are written as they
+are, unless they are a legacy image's. The result: ``size`` of the file,
 ``frames`` and ``records`` in a compact image, both 0 in any other.
 """
 
@@ -26,7 +27,7 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
     result = {"frames": 0, "records": 0}
     try:
         with packed_file(output, args["codec"]) as writer:
-            if not args["compact"]:
+            if not args["compact"] and args["image_kind"] != "legacy":
                 start = args["image_start"]
                 copy(image_fd, start, args["image_end"] - start, writer)
             else:

@@ -19,11 +19,14 @@ from libxlsr.formats.framing import Buffer
 
 SIZE = 8
 
+XEND_MAGIC = b"LinuxGue"
+"""How an image of xend's begins; it is legacy, and nothing here can convert it."""
+
 _MAGICS = (
     (b"Xen save", "xl"),
     (b"LibxlFmt", "libxl"),
     (b"\xff" * 8, "libxc"),
-    (b"LinuxGue", "legacy"),
+    (XEND_MAGIC, "legacy"),
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),

@@ -69,10 +69,20 @@ class Header:
             self.optional_data_len,
         )
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether what follows is an image of Xen 4.5 or older."""
+        return not self.mandatory_flags & XL_MANDATORY_FLAG_STREAMv2
+
+    @property
+    def has_json(self) -> bool:
+        """Whether the configuration is JSON, as Xen 4.5 and newer write it."""
+        return bool(self.mandatory_flags & XL_MANDATORY_FLAG_JSON)
+
     @classmethod
-    def decode(cls, data: Buffer, offset: int = 0) -> Header:
-        """Raises StreamError for a wrong magic or byte order, for flags that are unknown or that
-        mean an image of Xen 4.5 or older, and for more optional data than OPTIONAL_DATA_MAX."""
+    def decode(cls, data: Buffer, offset: int = 0, *, legacy: bool = False) -> Header:
+        """Raises StreamError for a wrong magic or byte order, for unknown flags, and for more
+        optional data than OPTIONAL_DATA_MAX; for an image of Xen 4.5 or older unless ``legacy``."""
         name = "xl header"
         magic, byteorder, mandatory, optional, length = unpack_exact(_HEADER, data, offset, name)
         if magic != SAVEFILE_HEADER_MAGIC:
@@ -100,15 +110,16 @@ class Header:
             )
         unknown = mandatory & ~XL_MANDATORY_FLAG_ALL
         check_reserved(unknown, offset + 36, name, "unknown mandatory flags")
-        if not mandatory & XL_MANDATORY_FLAG_STREAMv2:
+        is_legacy = not mandatory & XL_MANDATORY_FLAG_STREAMv2
+        if is_legacy and not legacy:
             raise StreamError(
                 "the image has the legacy format",
                 offset=offset + 36,
                 record=name,
                 expected="mandatory flag 0x2 (STREAMv2)",
-                remedy="it was saved by Xen 4.5 or older: convert it with convert-legacy-stream",
+                remedy="it was saved by Xen 4.5 or older: convert it with libxlsr convert",
             )
-        if not mandatory & XL_MANDATORY_FLAG_JSON:
+        if not is_legacy and not mandatory & XL_MANDATORY_FLAG_JSON:
             raise StreamError(
                 "the domain's configuration is not in JSON",
                 offset=offset + 36,

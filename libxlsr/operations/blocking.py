@@ -29,6 +29,7 @@ def restore(
     xen: XenOptions | None = None,
     deadline: float | None = None,
     silence: float | None = None,
+    legacy: bool = False,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> RestoreResult:
     """Restore the image at ``source`` and return when the guest is there.
@@ -36,8 +37,8 @@ def restore(
     ``target`` is "image" (offline, into the directory ``output``, which must not exist), "xen"
     (a domain, as ``xen`` wants it) or "auto" (a domain where this is a Xen host). From a path, the
     image must be all that the file holds; from an fd, what follows the image is left unread.
-    ``deadline`` and ``silence`` are in seconds, as for `libxlsr.restore_ao`. Raises an error of
-    `libxlsr.errors`; then, and when an exception such as KeyboardInterrupt interrupts it,
+    ``deadline``, ``silence`` (seconds) and ``legacy`` are as for `libxlsr.restore_ao`. Raises an
+    error of `libxlsr.errors`; then, and when an exception such as KeyboardInterrupt interrupts it,
     everything has been undone.
     """
     ctx = Context()
@@ -51,6 +52,7 @@ def restore(
             on_progress=on_progress,
             deadline=deadline,
             silence=silence,
+            legacy=legacy,
             to_eof=not isinstance(source, int),
         )
         try:

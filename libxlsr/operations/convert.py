@@ -25,12 +25,14 @@ def convert_ao(
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
     to_eof: bool = False,
+    legacy: bool = False,
 ) -> Ao[Written]:
     """Start writing the image on ``fd`` into the file ``output``, which must not exist.
 
     ``compact``: each frame once, each record of state once. Without it the image, which must then
     be an uncompressed file, is written as it is, once it has proved to be whole. ``codec`` ("gzip",
-    "xz", "zstd") compresses what is written.
+    "xz", "zstd") compresses what is written. An image of Xen 4.5 or older becomes one of today's,
+    compact in any case; ``legacy`` says that it is one where that can't be told.
 
     The result's ``details`` have ``frames`` and ``records`` of a compact image. Raises UsageError
     and TargetError.
@@ -50,6 +52,7 @@ def convert_ao(
         on_progress=on_progress,
         deadline=deadline,
         to_eof=to_eof,
+        legacy=legacy,
     )
 
 
@@ -59,6 +62,7 @@ def convert(
     *,
     compact: bool = False,
     codec: str | None = None,
+    legacy: bool = False,
     deadline: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Written:
@@ -75,6 +79,7 @@ def convert(
             Path(output),
             compact=compact,
             codec=codec,
+            legacy=legacy,
             deadline=deadline,
             on_progress=on_progress,
             to_eof=not isinstance(source, int),

@@ -55,22 +55,24 @@ def indexed_ao(
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
     to_eof: bool = False,
+    legacy: bool = False,
     as_it_is: bool = False,
 ) -> Ao[Written]:
     """Start making ``output`` from the image on the fd ``source``, or from the directory of an
     offline restore.
 
     The helper's ``worker`` gets ``args`` and ``directory``, ``image_fd`` (None for a directory),
-    ``image_start`` and ``image_end`` (the image's place in its file) and ``output``; what it
-    returns has ``size``. ``as_it_is``: it wants the image's own bytes, which only an uncompressed
-    file has. The other parameters are as those of `restore_ao`.
+    ``image_start`` and ``image_end`` (the image's place in its file), ``image_kind`` (of
+    `RestoreResult`) and ``output``; what it returns has ``size``. ``as_it_is``: it wants the
+    image's own bytes, unless they are legacy, and only an uncompressed file has them. The other
+    parameters are as those of `restore_ao`.
     Raises TargetError for an output that can't be made and a bad source.
     """
     if isinstance(source, Path) and not (source / layout.MANIFEST).is_file():
         raise UsageError(f"{source} is no offline restore's directory: it has no {layout.MANIFEST}")
     staged = StagedFile(output)
     ao: Ao[Written] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
-    _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof, as_it_is).start()
+    _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof, legacy, as_it_is).start()
     return ao
 
 
@@ -86,6 +88,7 @@ class _Indexed:
         args: dict[str, Any],
         ao: Ao[Written],
         to_eof: bool,
+        legacy: bool,
         as_it_is: bool,
     ) -> None:
         self._ctx = ctx
@@ -95,6 +98,7 @@ class _Indexed:
         self._args = args
         self._ao = ao
         self._to_eof = to_eof
+        self._legacy = legacy
         self._as_it_is = as_it_is
         self._image_start = self._image_end = 0
         self._restore: Ao[RestoreResult] | None = None
@@ -118,6 +122,7 @@ class _Indexed:
                 on_done=self._indexed,
                 on_progress=self._ao.progress,
                 to_eof=self._to_eof,
+                legacy=self._legacy,
             )
         except (OSError, ValueError) as error:  # ValueError: a negative number
             number = error.errno if isinstance(error, OSError) else errno.EBADF
@@ -140,7 +145,7 @@ class _Indexed:
         self._image_end = self._position()
         if self._ao.aborting is not None:
             self._fail(self._ao.aborting)
-        elif self._as_it_is and (self._image_end == 0 or self._image.compression is not None):
+        elif self._as_it_is and not self._has_own_bytes(self._image):
             self._fail(
                 UsageError(
                     "only an image in an uncompressed file can be written as it is",
@@ -149,6 +154,11 @@ class _Indexed:
             )
         else:
             self._write(self._staged.directory / "index", self._fd)
+
+    def _has_own_bytes(self, image: RestoreResult) -> bool:
+        if image.image_kind == "legacy":
+            return True
+        return self._image_end > 0 and image.compression is None
 
     def _position(self) -> int:
         """Where the image's file stands; 0 where it is no file."""
@@ -166,6 +176,7 @@ class _Indexed:
                 "image_fd": image_fd,
                 "image_start": self._image_start,
                 "image_end": self._image_end,
+                "image_kind": None if self._image is None else self._image.image_kind,
                 "output": str(self._staged.path),
             },
             fds=() if image_fd is None else (image_fd,),

@@ -59,7 +59,7 @@ class RestoreResult:
 
     guest: Restored
     image_kind: str
-    """"xl", "libxl" or "libxc"."""
+    """"xl", "libxl", "libxc" or "legacy"."""
     compression: str | None
     stream_bytes: int | None
     """The length of the plain stream; None where libxenguest read it from a pipe."""

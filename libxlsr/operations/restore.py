@@ -6,7 +6,7 @@ The chain of events::
                                └ libxc ─→ target.restore_libxc
           → _stream_done → _check_end → target.finish → Opening.close → ao.complete
 
-Up to three tasks run at once: the opening's decompressor, the reader, and one call of the target.
+Up to three tasks run at once: the opening's filters, the reader, and one call of the target.
 Whatever fails first is the operation's error. Then every task is told to stop: the reader, then the
 target, and when that has given the fd back, the opening, whose pipe the fd may be. When all have
 (``_check_all_finished``, the only place that goes on from there) the target rolls back and the ao
@@ -55,6 +55,7 @@ def restore_ao(
     silence: float | None = None,
     limit: HelperLimit | None = None,
     to_eof: bool = False,
+    legacy: bool = False,
     trace: Trace | None = None,
     name: str | None = None,
 ) -> Ao[RestoreResult]:
@@ -63,7 +64,8 @@ def restore_ao(
     The fd stays the caller's; don't touch it before the ao is done. Afterwards it stands right
     behind the stream's END record (unless the image was compressed), in the blocking mode in which
     it came. ``to_eof`` refuses anything that follows END: right for a file, wrong for a migration's
-    connection. A compressed image is always read to its end, where its checksum is.
+    connection. A compressed image is always read to its end, where its checksum is. An image of Xen
+    4.5 or older is converted on its way; ``legacy`` says that it is one where it can't be told.
 
     ``deadline`` is in seconds from now. ``silence`` is for how many seconds the sender may send
     nothing (see `libxlsr.operations.silence`); for the target "xen" no shorter than 4 MiB need,
@@ -84,6 +86,7 @@ def restore_ao(
         silence=silence,
         limit=limit,
         to_eof=to_eof,
+        legacy=legacy,
         trace=trace,
         name=f"fd {fd}" if name is None else name,
     ).start()
@@ -103,6 +106,7 @@ class _Restore:
         silence: float | None,
         limit: HelperLimit | None,
         to_eof: bool,
+        legacy: bool,
         trace: Trace | None,
         name: str,
     ) -> None:
@@ -121,6 +125,8 @@ class _Restore:
             on_progress=self.progress,
             on_closed=self._opening_closed,
             before_helper=self._await_place,
+            legacy=legacy,
+            to_eof=to_eof,
         )
         self._image: Opened | None = None
         self._reader: StreamReader | None = None
@@ -200,7 +206,7 @@ class _Restore:
             self._target_calls -= 1
             self._libxc_running = False
             self._loan.take_back()
-            if not self._compressed():
+            if not self._filtered():
                 self._place.give_back()
             self._libxc = outcome
             if outcome is not None:
@@ -314,24 +320,26 @@ class _Restore:
             self._check_all_finished()
         elif self._failed_over() is not None:
             self._finish_failover()
-        elif self._to_eof or self._compressed():
+        elif self._to_eof or self._filtered():
             assert self._image is not None
             self._image.source.read_exactly(1, self._check_end, what="end of the file")
         else:
             self._finish()
 
-    def _compressed(self) -> bool:
-        if self._opening is None:
-            return self._image is not None and self._image.compression is not None
-        return self._opening.compression is not None
+    def _filtered(self) -> bool:
+        """Whether the image is decompressed or converted on its way."""
+        if self._opening is not None:
+            return self._opening.filtered
+        image = self._image
+        return image is not None and (image.compression is not None or image.kind == "legacy")
 
     def _finish_failover(self) -> None:
         """The stream broke off: the guest of the last checkpoint is the result, if it is whole."""
         reason = self._failed_over()
         assert reason is not None
-        if self._compressed():
+        if self._filtered():
             # A compressed file has no sender that could have died: it is damaged, whatever of it
-            # could be read.
+            # could be read. A converted image has no checkpoints.
             self._fail(reason)
             return
         try:
@@ -416,7 +424,7 @@ class _Restore:
     # -- failure
 
     def _opening_failed(self, error: LibxlsrError) -> None:
-        """Data that can't be decompressed is the cause of whatever its reader complained of."""
+        """What a filter could not read is the cause of whatever its reader complained of."""
         if self._restored is not None:
             return
         if self._error is not None and self._ao.aborting is None:
@@ -433,8 +441,8 @@ class _Restore:
             self._note_later(error)
             return
         self._error = error
-        # Compressed data that can't be decompressed may be the cause: _opening_failed() will say.
-        if not self._compressed() or self._ao.aborting is not None:
+        # What a filter could not read may be the cause: _opening_failed() will say.
+        if not self._filtered() or self._ao.aborting is not None:
             self._ao.abort(error)
             self._error = self._ao.aborting  # the caller's abort, if that came first
         self._stop_silence_watch()
@@ -505,7 +513,7 @@ class _Restore:
     def _position(self) -> int:
         """How many bytes of the input were read, as far as is known."""
         counters = self._journal.counters
-        if self._compressed():
+        if self._filtered():
             return counters["source_bytes"]
         read = 0 if self._reader is None else self._reader.offset or 0
         return max(read, self._libxc_offset + counters["bytes"])

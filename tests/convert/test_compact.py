@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import lzma
 import os
 from collections.abc import Callable
@@ -13,12 +14,13 @@ import pytest
 import zstandard
 
 import libxlsr
+from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_XTAB
 from libxlsr.operations.convert import convert
 from libxlsr.operations.verify import verify
 from libxlsr.testing.builder import StreamBuilder
-from libxlsr.testing.parts import split
+from libxlsr.testing.parts import record_part, split
 from libxlsr.testing.restored import restored_state
 
 XENSTORE = [("physmap/1/start_addr", "0xf0000000")]
@@ -85,6 +87,18 @@ def test_a_frame_that_went_away_loses_its_contents(tmp_path: Path) -> None:
     convert(tmp_path / "image", tmp_path / "compact", compact=True)
     (pages,) = [part for part in split((tmp_path / "compact").read_bytes()) if part.is_page_data]
     assert len(pages.body) == 8 + 8 * 8 + 7 * PAGE_SIZE
+
+
+def test_hvm_parameters_in_two_records_are_both_kept(tmp_path: Path) -> None:
+    stream = StreamBuilder("hvm", pages=8)
+    more = record_part(RecordType.HVM_PARAMS, HvmParams(((12, 0x1000),)).encode())
+    stream.insert_after(stream.find(RecordType.HVM_PARAMS), more)
+    (tmp_path / "image").write_bytes(stream.build())
+    convert(tmp_path / "image", tmp_path / "compact", compact=True)
+    after = restored(tmp_path / "compact", tmp_path / "after")
+    assert after == restored(tmp_path / "image", tmp_path / "before")
+    params = {param["index"] for param in json.loads(after["hvm_params.json"])}
+    assert params == {1, 5, 6, 12, 17}
 
 
 def test_a_bare_libxc_stream(tmp_path: Path) -> None:

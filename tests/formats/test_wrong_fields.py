@@ -61,7 +61,7 @@ FIELDS = [
     (xl.Header.decode, XL, 32, b"\1\2\3\4", 32, "big-endian"),
     (xl.Header.decode, XL, 32, b"\4\4", 32, "byte order"),
     (xl.Header.decode, XL, 36, u32(7), 36, "mandatory flags"),
-    (xl.Header.decode, XL, 36, u32(1), 36, "convert-legacy-stream"),
+    (xl.Header.decode, XL, 36, u32(1), 36, "libxlsr convert"),
     (xl.Header.decode, XL, 36, u32(2), 36, "JSON"),
     (xl.Header.decode, XL, 40, u32(1 << 31), 40, "optional flags"),
     (xl.Header.decode, XL, 44, u32(xl.OPTIONAL_DATA_MAX + 1), 44, "2097153"),

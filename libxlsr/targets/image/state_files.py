@@ -6,9 +6,10 @@ import struct
 from array import array
 from pathlib import Path
 
+from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.framing import Buffer
-from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
+from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams, hvm_param_name
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
@@ -35,6 +36,7 @@ class StateFiles:
         self.p2m_covered = 0
         """Guest frames that the P2M of a PV guest covers so far: higher ones can't be restored."""
         self._p2m = array("Q")
+        self._hvm_params: dict[int, int] = {}
         self._written: set[str] = set()
 
     def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
@@ -59,17 +61,29 @@ class StateFiles:
         elif isinstance(body, X86TscInfo):
             self._write_json(layout.TSC_INFO, vars(body))
         elif isinstance(body, HvmParams):
-            params = [
-                {"index": index, "name": hvm_param_name(index), "value": value}
-                for index, value in body.params
-            ]
-            self._write_json(layout.HVM_PARAMS, params)
+            self._take_hvm_params(body, offset)
         elif isinstance(body, X86CpuidPolicy):
             self._write_json(layout.CPUID_POLICY, [leaf._asdict() for leaf in body.leaves])
         elif isinstance(body, X86MsrPolicy):
             self._write_json(layout.MSR_POLICY, [msr._asdict() for msr in body.msrs])
         elif record_type is RecordType.HVM_CONTEXT:
             self._write(layout.HVM_CONTEXT, bytes(data))
+
+    def _take_hvm_params(self, body: HvmParams, offset: int) -> None:
+        """One by one: convert-legacy-stream writes two records, of different parameters."""
+        self._hvm_params.update(body.params)
+        if len(self._hvm_params) > HVM_PARAMS_MAX:
+            raise StreamError(
+                f"{len(self._hvm_params)} different HVM parameters",
+                offset=offset,
+                record=RecordType.HVM_PARAMS.name,
+                expected=f"at most {HVM_PARAMS_MAX}",
+            )
+        params = [
+            {"index": index, "name": hvm_param_name(index), "value": value}
+            for index, value in self._hvm_params.items()
+        ]
+        self._write_json(layout.HVM_PARAMS, params)
 
     def finish(self) -> None:
         """Write what had to wait for the last record, and flush every file."""
