@@ -1,7 +1,7 @@
 """Hands cffi_modules to setuptools, which ignores it in setup.cfg; everything else stands there.
 
-The compiled module is built only where Xen's headers are; elsewhere the package installs without it,
-and `libxlsr.errors.BackendUnavailable` says what to install.
+The compiled module is built only where Xen's headers are; elsewhere the package installs without
+it, and `libxlsr.errors.BackendUnavailable` says what to install.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ def xen_headers_found() -> bool:
     """Whether Xen's development files (Debian: libxen-dev, pkg-config, a C compiler) are here."""
     if shutil.which("pkg-config") is None or shutil.which("cc") is None:
         return False
-    found = subprocess.run(["pkg-config", "--exists", "xencontrol", "xenguest", "xenstore"], check=False)
+    found = subprocess.run(
+        ["pkg-config", "--exists", "xencontrol", "xenguest", "xenstore"], check=False
+    )
     return found.returncode == 0
 
 

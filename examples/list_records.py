@@ -41,7 +41,7 @@ def main() -> None:
             if record.type == libxl.RecordType.LIBXC_CONTEXT:
                 for name, group in groupby(libxc_records(image), key=lambda entry: entry[0]):
                     lengths = [length for _name, length in group]
-                    print(f"  {len(lengths):5} × {name}, {sum(lengths)} bytes")
+                    print(f"  {len(lengths):5} x {name}, {sum(lengths)} bytes")
             image.seek(record.padded_length, 1)
             if record.type == libxl.RecordType.END:
                 return

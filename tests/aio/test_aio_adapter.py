@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from .loops import Run, loop, pipe_holding, run_async
 
 from libxlsr.aio import Adapter
 from libxlsr.events import READ, WRITE, Context, CopyResult, Datacopier, FdEvent, Outcome
+
+from .loops import Run, loop, pipe_holding, run_async
 
 __all__ = ["loop", "run_async"]
 

@@ -16,11 +16,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
-from .loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
 
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl
 from libxlsr.stream.machine import State
+
+from .loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
 
 __all__ = ["image", "loop", "run_async"]
 
