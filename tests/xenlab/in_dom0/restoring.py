@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+PIPE_SIZE = 1 << 20
 
 
 def restore(fd: int, options: XenOptions | None = None, *, to_eof: bool = True) -> RestoreResult:
@@ -44,6 +47,8 @@ def interrupted(
     ctx = Context()
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(write_fd, False)
+    # Sixteen times the usual: there are a hundred such restores, under emulation.
+    fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     try:
         target = XenTarget(ctx)
         ao = restore_ao(ctx, read_fd, target)

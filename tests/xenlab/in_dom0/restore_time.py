@@ -1,0 +1,101 @@
+"""How long ``libxlsr restore`` takes beside ``xl restore``: a benchmark, to be run in dom0.
+
+::
+
+    python -m tests.xenlab up
+    python -m tests.xenlab install
+    python -m tests.xenlab run 'cd /root/libxlsr && python -m tests.xenlab.in_dom0.restore_time'
+
+Both restore the same file, in turns and in the same boot; the clock runs from the command's start
+to its end. The third column is the library's call in a process that has imported it, as a daemon
+has; the last are parts of the command's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import libxlsr
+from libxlsr.xen.xenctrl import Xenctrl
+
+from .guests import Guest, saved_guest
+
+PYTHON = sys.executable
+
+
+def command(*arguments: str) -> Callable[[], None]:
+    """Runs a command that must succeed."""
+
+    def run() -> None:
+        # Not into pipes: the xl that stays to watch the domain would keep them open.
+        null = subprocess.DEVNULL
+        subprocess.run(arguments, check=True, stdin=null, stdout=null, stderr=null)
+
+    return run
+
+
+def destroy(guest: Guest) -> None:
+    """Destroy it and wait until Xen has given its memory back."""
+    guest.destroy()
+    with Xenctrl() as xenctrl:
+        while len(list(xenctrl.domains())) > 1:
+            time.sleep(0.05)
+
+
+def measure(guest: Guest, rounds: int) -> None:
+    """Print a row for each way."""
+    image = str(guest.image)
+    ways: dict[str, Callable[[], None]] = {
+        "xl restore": command("xl", "restore", image),
+        "libxlsr restore": command(PYTHON, "-m", "libxlsr", "restore", image),
+        "libxlsr.restore()": lambda: _restore(image),
+        "python": command(PYTHON, "-c", "pass"),
+        "python + imports": command(
+            PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.targets.xen.target"
+        ),
+        "python + helper's imports": command(
+            PYTHON, "-I", "-c", "import libxlsr.helper.child, libxlsr.targets.xen.worker"
+        ),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, way in ways.items():
+            os.sync()
+            start = time.monotonic()
+            way()
+            seconds[name].append(time.monotonic() - start)
+            destroy(guest)
+    of_xl = median(seconds["xl restore"][1:])
+    for name, all_times in seconds.items():
+        times = all_times[1:]  # the first round reads the image and the modules from the disk
+        print(
+            f"| {guest.kind} | {name} | {median(times):.2f} | {min(times):.2f} | {max(times):.2f} "
+            f"| {median(times) / of_xl:.2f} |"
+        )
+
+
+def _restore(image: str) -> None:
+    libxlsr.restore(image)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="counted ones (default: 7)")
+    options = parser.parse_args()
+    print("| guest | way | median s | min s | max s | of xl restore |")
+    print("|---|---|---|---|---|---|")
+    for kind in ("pv", "pvh"):
+        guest = saved_guest(kind)
+        destroy(guest)
+        measure(guest, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Whatever breaks a restore off, and wherever, everything is undone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.errors import Aborted, TargetError
+from libxlsr.events import Ao
+from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.xen.xenctrl import Xenctrl
+from libxlsr.xen.xenstore import Nodes, Xenstore
+
+from .guests import Guest
+from .restoring import interrupted, restore_file
+
+pytestmark = pytest.mark.usefixtures("unchanged_host")
+
+POINTS = 50
+
+
+@pytest.fixture(scope="module")
+def pv_bytes(pv_image: Path) -> bytes:
+    return pv_image.read_bytes()
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_aborted(pv_bytes: bytes, point: int) -> None:
+    after = len(pv_bytes) * point // POINTS
+    ao = interrupted(pv_bytes, after, lambda ao, _target: ao.abort())
+    with pytest.raises(Aborted):
+        ao.result()
+
+
+@pytest.mark.parametrize("point", range(1, POINTS + 1))
+def test_the_helper_is_killed(pv_bytes: bytes, point: int) -> None:
+    def kill(_ao: Ao[Any], target: XenTarget) -> None:
+        assert target.helper_pid is not None
+        os.kill(target.helper_pid, signal.SIGKILL)
+
+    after = len(pv_bytes) * point // (POINTS + 1)
+    with pytest.raises(TargetError, match="killed by SIGKILL"):
+        interrupted(pv_bytes, after, kill).result()
+
+
+def test_too_little_memory(guest: Guest) -> None:
+    huge = [("maxmem", "100000"), ("memory", "90000")]
+    with pytest.raises(TargetError, match=r"needs \d+ KiB .* KiB are missing"):
+        restore_file(guest.image, XenOptions(overrides=huge))
+
+
+def test_memory_that_runs_out_half_way(guest: Guest) -> None:
+    # The domain may have less than the image holds: Xen refuses the rest in the middle.
+    small = [("memory", "32")]
+    with pytest.raises(TargetError, match="holds more memory than"):
+        restore_file(guest.image, XenOptions(overrides=small))
+
+
+@pytest.mark.parametrize("call", range(0, 80, 8))
+def test_xenstore_fails(pv_image: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, calls = Nodes._check, iter(range(call + 1))
+
+    def failing_check(nodes: Nodes, succeeded: bool, name: str, doing: str) -> None:
+        check(nodes, succeeded and next(calls, None) != call, name, doing)
+
+    monkeypatch.setattr(Nodes, "_check", failing_check)
+    with pytest.raises(TargetError, match="xenstore: could not"):
+        restore_file(pv_image)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Xenstore, "introduce_domain"),
+        (Xenctrl, "domain_max_vcpus"),
+        (Xenctrl, "domain_setmaxmem"),
+        (Xenctrl, "evtchn_alloc_unbound"),
+        (Xenctrl, "domain_set_tsc_info"),
+        (Xenctrl, "domain_unpause"),
+    ],
+)
+def test_a_call_fails(
+    pv_image: Path, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise TargetError("made to fail", errno=errno.ENOMEM, call=name)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(TargetError, match="made to fail"):
+        restore_file(pv_image)
+
+
+def test_the_disk_is_full(pv_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", _no_space)
+    with pytest.raises(TargetError) as caught:
+        restore_file(pv_image)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def _no_space(path: Path, _target: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
