@@ -170,6 +170,7 @@ def test_it_is_destroyed_without_a_trace(guest: Guest) -> None:
     xl("destroy", guest.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guest", ["pvh"], indirect=True)  # Xen 4.17 has no log-dirty for PV here
 def test_it_migrates(restored: Guest) -> None:
     before, digest = xl("domid", restored.name), restored.ticks()[-1][1]

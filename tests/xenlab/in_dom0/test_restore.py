@@ -81,6 +81,7 @@ def test_two_at_once_on_one_loop() -> None:
             guest.destroy()
 
 
+@pytest.mark.slow
 def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
     digest = guest.ticks()[-1][1]
     image = guest.image

@@ -24,12 +24,17 @@ pytestmark = pytest.mark.usefixtures("unchanged_host")
 POINTS = 50
 
 
+def spread(points: range, always: set[int]) -> list[Any]:
+    """The points as parameters; those that are not for every run are marked slow."""
+    return [p if p in always else pytest.param(p, marks=pytest.mark.slow) for p in points]
+
+
 @pytest.fixture(scope="module")
 def pv_bytes(pv_image: Path) -> bytes:
     return pv_image.read_bytes()
 
 
-@pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize("point", spread(range(POINTS), {0, 5, 11, 25, 49}))
 def test_aborted(pv_bytes: bytes, point: int) -> None:
     after = len(pv_bytes) * point // POINTS
     ao = interrupted(pv_bytes, after, lambda ao, _target: ao.abort())
@@ -37,7 +42,7 @@ def test_aborted(pv_bytes: bytes, point: int) -> None:
         ao.result()
 
 
-@pytest.mark.parametrize("point", range(1, POINTS + 1))
+@pytest.mark.parametrize("point", spread(range(1, POINTS + 1), {1, 25, 50}))
 def test_the_helper_is_killed(pv_bytes: bytes, point: int) -> None:
     def kill(_ao: Ao[Any], target: XenTarget) -> None:
         assert target.helper_pid is not None
@@ -61,7 +66,7 @@ def test_memory_that_runs_out_half_way(guest: Guest) -> None:
         restore_file(guest.image, XenOptions(overrides=small))
 
 
-@pytest.mark.parametrize("call", range(0, 80, 8))
+@pytest.mark.parametrize("call", spread(range(0, 80, 8), {0, 16, 40}))
 def test_xenstore_fails(pv_image: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check, calls = Nodes._check, iter(range(call + 1))
 
