@@ -29,12 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def xen_host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A Xen host: the lab that is up if its image is of today's recipe, or one of its own."""
+    """A Xen host of this run's own, or the lab that is up if it is of today's recipe and free."""
     xen: str = request.config.getoption("--xen")
     host = None if request.config.getoption("--own-host") else running_host(xen)
     if host is not None and host.image_digest == RECIPES[xen].digest:
-        yield host
-        return
+        with host.claimed() as free:
+            if free:
+                yield host
+                return
     host = boot(xen)
     try:
         yield host

@@ -18,7 +18,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,7 @@ COMMAND_SECONDS = 300.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
 CONSOLE_TAIL_LINES = 60
+QEMU_LOG = "qemu.log"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # What ends a boot before its time: Xen's panic, Linux's panic, a dom0 without its toolstack.
@@ -147,13 +149,31 @@ class Host:
         """The log of Xen's console, which is dom0's console too."""
         return self.run_dir / "console.log"
 
+    @property
+    def emulator_log(self) -> Path:
+        """What QEMU itself wrote."""
+        return self.run_dir / QEMU_LOG
+
     def console_tail(self) -> str:
-        """The last lines on the console, under a heading."""
-        lines = self.console.read_text(errors="replace").splitlines()[-CONSOLE_TAIL_LINES:]
-        return "\n".join([f"--- the end of {self.console}:", *lines])
+        """The last lines on the console and all that QEMU has said, under headings."""
+        console = self.console.read_text(errors="replace") if self.console.exists() else ""
+        lines = console.splitlines()[-CONSOLE_TAIL_LINES:]
+        said = self.emulator_log.read_text(errors="replace").splitlines()
+        return "\n".join(["--- the end of the console:", *lines, "--- QEMU:", *said])
 
     def is_up(self) -> bool:
         return _is_locked(self.run_dir)
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Whether the host is this caller's alone while the context lasts."""
+        with (self.run_dir / "claim").open("w") as claim:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def shut_down(self) -> None:
         """Stop QEMU; everything in the lab is lost. Nothing happens when it is down already."""
@@ -196,7 +216,7 @@ def boot(xen: str, *, keep: bool = False) -> Host:
     (run_dir / "share").mkdir()
     shutil.copy(image.ssh_key, run_dir / "ssh_key")
     port = _free_port()
-    with lock, (run_dir / "qemu.log").open("w") as log:
+    with lock, (run_dir / QEMU_LOG).open("w") as log:
         qemu = subprocess.Popen(
             _qemu(image, port),
             cwd=run_dir,
@@ -267,13 +287,11 @@ def _wait_until_ready(host: Host, qemu: subprocess.Popen[bytes]) -> None:
             return
         problem = next((f"the console says {text!r}" for text in _FATAL if text in console), None)
         if ended:
-            messages = (host.run_dir / "qemu.log").read_text()
-            problem = f"QEMU ended with {qemu.returncode}: {messages}"
+            problem = f"QEMU ended with {qemu.returncode}"
         if time.monotonic() >= deadline:
             problem = f"dom0 was not ready after {BOOT_SECONDS:.0f} s"
         if problem is not None:
-            tail = host.console_tail() if console else "(nothing on the console)"
-            raise LabError(f"Xen {host.xen} did not boot: {problem}\n{tail}")
+            raise LabError(f"Xen {host.xen} did not boot: {problem}\n{host.console_tail()}")
         time.sleep(POLL_SECONDS)
 
 
