@@ -18,6 +18,9 @@ from .host import Host
 
 BANNER = b"Linux version "
 
+# Takes gdb, and volatility3 where that is installed.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["pv", "pvh"])
 def image(
