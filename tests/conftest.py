@@ -14,6 +14,17 @@ from libxlsr.testing.leaks import Holdings
 
 pytest_plugins = ["pytester"]
 
+try:
+    import hypothesis
+except ImportError:  # the lab's dom0 has none, and its tests use none
+    pass
+else:
+    # Nothing is timed in tests: a busy machine must not make one fail.
+    hypothesis.settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("untimed")
+
 
 @pytest.fixture(scope="session")
 def private_tmpdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
