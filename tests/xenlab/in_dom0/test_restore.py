@@ -39,6 +39,7 @@ def test_the_guest_goes_on(guest: Guest) -> None:
     assert number <= before + 1
 
 
+@pytest.mark.slow
 def test_paused_and_under_another_name(guest: Guest) -> None:
     changes = [("name", f"{guest.name}-other"), ("uuid", "new")]
     result = restore_file(guest.image, XenOptions(overrides=changes, paused=True))
@@ -54,6 +55,7 @@ def test_paused_and_under_another_name(guest: Guest) -> None:
         xl("destroy", f"{guest.name}-other")
 
 
+@pytest.mark.slow
 def test_from_a_pipe_in_odd_chunks(guest: Guest) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SENDER, str(guest.image)], stdout=subprocess.PIPE
@@ -65,6 +67,7 @@ def test_from_a_pipe_in_odd_chunks(guest: Guest) -> None:
     guest.wait_for_ticks(1)
 
 
+@pytest.mark.slow
 def test_two_at_once_on_one_loop() -> None:
     ctx = Context()
     guests = [saved_guest("pv"), saved_guest("pvh")]
@@ -94,6 +97,7 @@ def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
     image.with_name(f"round-{guest.kind}-{ROUNDS % 2}").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchanged_host")
 @pytest.mark.parametrize("override", ["name", "uuid"])
 def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
