@@ -107,7 +107,6 @@ def restored(guest: Guest) -> Guest:
     return guest
 
 
-@pytest.mark.slow
 def test_it_is_listed(restored: Guest) -> None:
     domid = xl("domid", restored.name).strip()
     assert xl("vcpu-list", restored.name).splitlines()[1].split()[:3] == [
