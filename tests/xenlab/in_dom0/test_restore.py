@@ -100,7 +100,9 @@ def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
     result = restore_file(guest.image, XenOptions(paused=True))
     try:
         other = ("uuid", "new") if override == "name" else ("name", "lab-other")
-        with pytest.raises(TargetError, match=f"(?i)domain {result.guest.domid} has the {override}"):
+        with pytest.raises(
+            TargetError, match=f"(?i)domain {result.guest.domid} has the {override}"
+        ):
             restore_file(guest.image, XenOptions(overrides=[other]))
     finally:
         guest.destroy()
