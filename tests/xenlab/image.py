@@ -32,7 +32,6 @@ _HOST_PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "zstd": "zstd",
 }
-_MIRROR = "http://deb.debian.org/debian"
 _LINUX_MAGIC = b"HdrS"
 
 
@@ -110,6 +109,21 @@ def _say(message: str) -> None:
     print(f"xenlab: {message}", file=sys.stderr, flush=True)
 
 
+def _mirror() -> str:
+    """The Debian mirror that this machine uses itself. Raises LabError where it has none."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    for line in listed.stdout.splitlines():
+        uri, _, origin = line.partition(" ")
+        if origin == "Debian" and "security" not in uri:
+            return uri
+    raise LabError("apt knows no Debian mirror here: is this Debian, and was apt-get update run?")
+
+
 def _install_host_packages() -> None:
     missing = sorted({pkg for prog, pkg in _HOST_PROGRAMS.items() if shutil.which(prog) is None})
     if not missing:
@@ -176,7 +190,7 @@ def _make_root(recipe: Recipe, work: Path, root: Path) -> None:
         + [f"--essential-hook=sync-in {work}/early /"]
         + [f"--customize-hook=sync-in {work}/files /"]
         + [f'--customize-hook=chroot "$1" sh <{set_up}']
-        + [recipe.suite, str(root), f"deb {_MIRROR} {recipe.suite} main"]
+        + [recipe.suite, str(root), f"deb {_mirror()} {recipe.suite} main"]
     )
 
 
