@@ -6,6 +6,7 @@ Sources: docs/specs/libxl-migration-stream.pandoc and libxc-migration-stream.pan
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any, Union
 
 from libxlsr.errors import StreamError
@@ -25,6 +26,27 @@ def padded_length(length: int) -> int:
     Never wraps round: in C, Xen 4.22 computes this in 32 bits and gets 0 for 0xfffffff9.
     """
     return (length + REC_ALIGN - 1) & ~(REC_ALIGN - 1)
+
+
+@dataclass(frozen=True)
+class RecordFraming:
+    """The 8 bytes before a record's body, in either layer. ``length`` is without the padding."""
+
+    type: int
+    length: int
+
+    @property
+    def padded_length(self) -> int:
+        """Bytes that follow this header: the body and its padding."""
+        return padded_length(self.length)
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a reader that doesn't know the type may skip the record (bit 31)."""
+        return bool(self.type & REC_TYPE_OPTIONAL)
+
+    def encode(self) -> bytes:
+        return RECORD_HEADER.pack(self.type, self.length)
 
 
 def check_padding(padding: Buffer, offset: int, record: str) -> None:

@@ -25,10 +25,10 @@ from libxlsr.formats.framing import (
     RECORD_HEADER,
     RECORD_HEADER_SIZE,
     Buffer,
+    RecordFraming,
     check_padding,
     check_record_length,
     check_reserved,
-    padded_length,
     unpack_exact,
 )
 
@@ -205,28 +205,12 @@ def record_name(record_type: int) -> str:
 
 
 @dataclass(frozen=True)
-class RecordHeader:
+class RecordHeader(RecordFraming):
     """The 8 bytes before a record's body. ``length`` is the body's, without its padding."""
-
-    type: int
-    length: int
-
-    @property
-    def padded_length(self) -> int:
-        """Bytes that follow this header: the body and its padding."""
-        return padded_length(self.length)
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether a reader that doesn't know the type may skip the record (bit 31)."""
-        return bool(self.type & REC_TYPE_OPTIONAL)
 
     @property
     def name(self) -> str:
         return record_name(self.type)
-
-    def encode(self) -> bytes:
-        return RECORD_HEADER.pack(self.type, self.length)
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> RecordHeader:
