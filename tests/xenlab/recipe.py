@@ -35,6 +35,7 @@ _PACKAGES = (
     "cpio",
     "xz-utils",
     "qemu-system-xen",
+    "qemu-utils",
     "xen-utils-common",
     "bridge-utils",
     "python3",
@@ -162,16 +163,24 @@ WantedBy=multi-user.target
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-for module in /lib/modules/*.ko; do insmod "$module"; done
+for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; done
 if [ -e /sys/class/net/eth0 ]; then
     ip address add 10.1.0.2/24 dev eth0
     ip link set eth0 up
+fi
+disk=
+if ls -d /sys/bus/xen/devices/vbd-* >/dev/null 2>&1; then
+    until [ -b /dev/xvda ]; do sleep 0.2; done
+    mount -t ext4 -o errors=panic /dev/xvda /mnt && disk=yes
 fi
 dd if=/dev/urandom of=/data bs=1M count=2 2>/dev/null
 n=0
 while :; do
     n=$((n + 1))
     set -- $(md5sum /data)
+    if [ "$disk" ]; then
+        echo "tick $n $1" >>/mnt/ticks && sync || echo "disk: write failed"
+    fi
     echo "tick $n $1"
     sleep 1
 done
@@ -199,13 +208,18 @@ rm -r /root/wheels
 
 # What stands beside it, vmlinux, is unpacked from this kernel by image.py.
 cd {GUEST_DIR}
-mkdir -p root/bin root/dev root/lib/modules root/proc root/sys
+mkdir -p root/bin root/dev root/lib/modules root/mnt root/proc root/sys
 cp /bin/busybox root/bin/
 for applet in cat dd dmesg free insmod ip ls md5sum mount ping ps sh sleep sync; do
     ln -s busybox root/bin/$applet
 done
-cp /lib/modules/*/kernel/drivers/block/xen-blkfront.ko* root/lib/modules/
-cp /lib/modules/*/kernel/drivers/net/xen-netfront.ko* root/lib/modules/
+# In an order in which each finds what it needs: insmod knows no dependencies.
+for module in crc16 crc32c_generic jbd2 mbcache ext4 xen-blkfront xen-netfront; do
+    found=$(find /lib/modules -name "$module.ko*")
+    [ -z "$found" ] && continue
+    cp "$found" root/lib/modules/
+    echo "$module" >>root/lib/modules/order
+done
 find root/lib/modules -name '*.xz' -exec xz -d {{}} +
 (cd root && find . | cpio --quiet -o -H newc -R 0:0) >initrd
 cp /boot/vmlinuz-* vmlinuz
