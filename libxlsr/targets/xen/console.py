@@ -6,10 +6,9 @@ domcreate_attach_devices (libxl_create.c).
 
 from __future__ import annotations
 
-from typing import Callable
-
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
+from libxlsr.targets.base import Done
 from libxlsr.targets.xen.create import BuildState
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
@@ -80,29 +79,23 @@ def _write(
 
 
 class TtyWait:
-    """Waits on the event loop until the console has a tty. ``done(error)`` comes once."""
+    """The step that waits until the console has a tty."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        xenstore: Xenstore,
-        watches: Watches,
-        domid: int,
-        done: Callable[[LibxlsrError | None], None],
-    ) -> None:
+    def __init__(self, ctx: Context, xenstore: Xenstore, watches: Watches, domid: int) -> None:
+        self._ctx = ctx
         self._xenstore = xenstore
-        self._done = done
+        self._watches = watches
         self._domid = domid
         self._path = f"/local/domain/{domid}/console/tty"
-        self._timer = ctx.call_later(TTY_TIMEOUT, self._timed_out)
-        try:
-            self._watch = watches.watch(self._path, self._changed)
-        except BaseException:
-            self._timer.deregister()
-            raise
+
+    def start(self, done: Done) -> None:
+        """See `Step`."""
+        self._done = done
+        self._watch = self._watches.watch(self._path, self._changed)
+        self._timer = self._ctx.call_later(TTY_TIMEOUT, self._timed_out)
 
     def stop(self) -> None:
-        """Wait no longer; *done* won't come."""
+        """See `Step`."""
         self._timer.deregister()
         self._watch.close()
 

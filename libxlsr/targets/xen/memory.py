@@ -5,10 +5,9 @@ Xen's own need for a domain is small but real: without room for it the restore f
 
 from __future__ import annotations
 
-from typing import Callable
-
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
+from libxlsr.targets.base import Done
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.xen.hostinfo import PhysInfo
 from libxlsr.xen.xenctrl import Xenctrl
@@ -48,10 +47,7 @@ def missing_memkb(config: DomainConfig, host: PhysInfo, hap: bool) -> int:
 
 
 class Ballooning:
-    """Asks dom0 for memory and waits on the event loop until the host has enough.
-
-    ``done(error)`` comes once, from the loop.
-    """
+    """The step that asks dom0 for memory and waits until the host has enough."""
 
     def __init__(
         self,
@@ -59,30 +55,25 @@ class Ballooning:
         xenctrl: Xenctrl,
         xenstore: Xenstore,
         needed: int,
-        done: Callable[[LibxlsrError | None], None],
     ) -> None:
         self._ctx = ctx
         self._xenctrl = xenctrl
         self._xenstore = xenstore
         self._needed = needed
+
+    def start(self, done: Done) -> None:
+        """See `Step`."""
         self._done = done
-        self._deadline = ctx.now() + BALLOON_TIMEOUT
-        self._timer = ctx.call_later(0, self._start)
+        self._deadline = self._ctx.now() + BALLOON_TIMEOUT
+        self._xenstore.transact(self._lower_target)
+        self._timer = self._ctx.call_later(0, self._poll)
 
     def stop(self) -> None:
-        """Wait no longer; *done* won't come."""
+        """See `Step`."""
         self._timer.deregister()
 
     def _missing(self) -> int:
         return self._needed - self._xenctrl.physinfo().allocatable_bytes // 1024
-
-    def _start(self) -> None:
-        try:
-            self._xenstore.transact(self._lower_target)
-        except LibxlsrError as error:
-            self._done(error)
-            return
-        self._poll()
 
     def _lower_target(self, transaction: Transaction) -> None:
         path = "/local/domain/0/memory/target"

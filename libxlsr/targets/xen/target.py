@@ -11,9 +11,9 @@ import fcntl
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 from libxlsr.errors import LibxlsrError, TargetError, UsageError
 from libxlsr.events import Context, TimeEvent
@@ -41,6 +41,7 @@ from libxlsr.targets.xen import (
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.overrides import apply_overrides
+from libxlsr.targets.xen.steps import Call, Chain, Step, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenctrl import Xenctrl
@@ -90,8 +91,7 @@ class XenTarget:
         self._store_gfn = self._console_gfn = 0
         self._undo = Undo()
         self._helper: Helper | None = None
-        self._waiting: Callable[[], None] | None = None
-        self._fail: Callable[[LibxlsrError], None] | None = None
+        self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
 
     @property
@@ -112,29 +112,28 @@ class XenTarget:
         self._ctx.call_soon(self._prepare, image, done)
 
     def _prepare(self, image: ImageDescription, done: Done) -> None:
-        try:
-            config = self._config = self._read_config(image)
-            preflight.require_root()
-            xenctrl = self._xenctrl = Xenctrl()
-            xenstore = self._xenstore = Xenstore()
-            self._watches = Watches(self._ctx, xenstore)
-            preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
-            host = xenctrl.physinfo()
-            hap = preflight.hap_of(config, host)
-            if memory.missing_memkb(config, host, hap):
-                needed = memory.needed_memkb(config, hap)
+        def steps() -> Iterator[Step]:
+            yield Call(self._ctx, lambda: self._check(image))
+            yield from self._ballooning()
+            yield Call(self._ctx, self._make_domain)
 
-                def ballooned(error: LibxlsrError | None) -> None:
-                    self._waiting = self._fail = None
-                    self._make_domain(done) if error is None else done(error)
+        self._take(steps(), done, doing="prepare the domain")
 
-                ballooning = memory.Ballooning(self._ctx, xenctrl, xenstore, needed, ballooned)
-                self._waiting, self._fail = ballooning.stop, done
-                return
-        except (LibxlsrError, OSError) as error:
-            done(_as_error(error, "prepare the domain"))
-            return
-        self._make_domain(done)
+    def _check(self, image: ImageDescription) -> None:
+        config = self._config = self._read_config(image)
+        preflight.require_root()
+        xenctrl = self._xenctrl = Xenctrl()
+        xenstore = self._xenstore = Xenstore()
+        self._watches = Watches(self._ctx, xenstore)
+        preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
+
+    def _ballooning(self) -> Iterator[Step]:
+        xenctrl, xenstore, config = self._parts()
+        host = xenctrl.physinfo()
+        hap = preflight.hap_of(config, host)
+        if memory.missing_memkb(config, host, hap):
+            needed = memory.needed_memkb(config, hap)
+            yield memory.Ballooning(self._ctx, xenctrl, xenstore, needed)
 
     def _read_config(self, image: ImageDescription) -> DomainConfig:
         found = image.config if image.config is not None else self._options.config
@@ -148,23 +147,18 @@ class XenTarget:
             config = read_config(apply_overrides(found, self._options.overrides))
         return config
 
-    def _make_domain(self, done: Done) -> None:
+    def _make_domain(self) -> None:
         xenctrl, xenstore, config = self._parts()
-        try:
-            domid = self._domid = create.create_domain(xenctrl, xenstore, config)
-            self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
-            self._undo.push(
-                f"the nodes of domain {domid}",
-                lambda: xenstore_nodes.remove(
-                    xenstore, domid, config.uuid, self._state.console_domid if self._state else 0
-                ),
-            )
-            xenstore_nodes.create(xenstore, config, domid)
-            self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
-        except (LibxlsrError, OSError) as error:
-            done(_as_error(error, "make the domain"))
-            return
-        done(None)
+        domid = self._domid = create.create_domain(xenctrl, xenstore, config)
+        self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
+        self._undo.push(
+            f"the nodes of domain {domid}",
+            lambda: xenstore_nodes.remove(
+                xenstore, domid, config.uuid, self._state.console_domid if self._state else 0
+            ),
+        )
+        xenstore_nodes.create(xenstore, config, domid)
+        self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
 
     # restore_libxc
 
@@ -178,7 +172,7 @@ class XenTarget:
             if start is not None:
                 check_cpu_policy(xenctrl, state.domid, fd, start)
         except (LibxlsrError, OSError) as error:
-            self._ctx.call_soon(done, None, _as_error(error, "restore the domain"))
+            self._ctx.call_soon(done, None, as_error(error, "restore the domain"))
             return
         # A child's first three fds are its own: an image on standard input needs another number.
         io_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -266,49 +260,52 @@ class XenTarget:
     # finish
 
     def finish(self, done: FinishDone) -> None:
-        """Write the nodes, introduce the domain, wait for its console, unpause it."""
+        """Take the last steps (``_last_steps``), and unpause the domain."""
         self._ctx.call_soon(self._finish, done)
 
     def _finish(self, done: FinishDone) -> None:
-        xenctrl, xenstore, config = self._parts()
+        def ended(error: LibxlsrError | None) -> None:
+            done(None, error) if error is not None else self._let_go(done)
+
+        self._take(self._last_steps(), ended, doing="finish the domain")
+
+    def _last_steps(self) -> Iterator[Step]:
+        _xenctrl, xenstore, _config = self._parts()
         assert self._state is not None
         assert self._watches is not None
+        yield Call(self._ctx, self._complete_nodes)
+        yield console.TtyWait(self._ctx, xenstore, self._watches, self._state.domid)
+        yield Call(self._ctx, self._store_userdata)
+
+    def _complete_nodes(self) -> None:
+        xenctrl, xenstore, config = self._parts()
         state = self._state
+        assert state is not None
+        xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
+        xenstore_nodes.complete(xenstore, config, state, self._store_gfn)
+        console.add_nodes(xenstore, state, self._console_gfn)
 
-        def failed(error: LibxlsrError) -> None:
-            done(None, error)
+    def _store_userdata(self) -> None:
+        _xenctrl, _xenstore, config = self._parts()
+        domid = self._domid
+        assert domid is not None
+        self._undo.push(
+            f"the userdata of domain {domid}",
+            lambda: userdata.remove_all(domid, config.uuid),
+        )
+        userdata.store_config(domid, config.uuid, config.userdata_json())
 
-        def has_tty(error: LibxlsrError | None) -> None:
-            self._waiting = self._fail = None
-            if error is not None:
-                done(None, error)
-            else:
-                self._finish_and_start(done)
-
-        try:
-            xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
-            xenstore_nodes.complete(xenstore, config, state, self._store_gfn)
-            console.add_nodes(xenstore, state, self._console_gfn)
-            wait = console.TtyWait(self._ctx, xenstore, self._watches, state.domid, has_tty)
-            self._waiting, self._fail = wait.stop, failed
-        except (LibxlsrError, OSError) as error:
-            done(None, _as_error(error, "finish the domain"))
-
-    def _finish_and_start(self, done: FinishDone) -> None:
+    def _let_go(self, done: FinishDone) -> None:
+        """The domain is whole: let it run. Nothing is undone after that."""
         xenctrl, _xenstore, config = self._parts()
-        assert self._state is not None
-        domid = self._state.domid
+        domid = self._domid
+        assert domid is not None
         try:
-            self._undo.push(
-                f"the userdata of domain {domid}",
-                lambda: userdata.remove_all(domid, config.uuid),
-            )
-            userdata.store_config(domid, config.uuid, config.userdata_json())
             release = xenctrl.xen_version().release
             if not self._options.paused:
                 xenctrl.domain_unpause(domid)
-        except (LibxlsrError, OSError) as error:
-            done(None, _as_error(error, "finish the domain"))
+        except LibxlsrError as error:
+            done(None, error)
             return
         self._undo.forget()
         self._close()
@@ -364,14 +361,18 @@ class XenTarget:
         """Stop the call in flight."""
         if self._helper is not None:
             self._helper.abort(reason)
-        elif self._waiting is not None:
-            stop, fail = self._waiting, self._fail
-            self._waiting = self._fail = None
-            assert fail is not None
-            stop()
-            self._ctx.call_soon(fail, reason)
+        elif self._chain is not None:
+            self._chain.abort(reason)
 
     # Parts.
+
+    def _take(self, steps: Iterable[Step], done: Done, *, doing: str) -> None:
+        def ended(error: LibxlsrError | None) -> None:
+            self._chain = None
+            done(error)
+
+        self._chain = Chain(self._ctx, steps, ended, doing=doing)
+        self._chain.start()
 
     def _parts(self) -> tuple[Xenctrl, Xenstore, DomainConfig]:
         assert self._xenctrl is not None
@@ -419,13 +420,6 @@ def _gfns(result: dict[str, Any]) -> tuple[int, int]:
         if not isinstance(number, int) or not 0 <= number < 1 << 52:
             raise TargetError(f"the helper reported frame {number!r} for a ring")
     return numbers[0], numbers[1]  # type: ignore[return-value]
-
-
-def _as_error(error: Exception, doing: str) -> LibxlsrError:
-    if isinstance(error, LibxlsrError):
-        return error
-    assert isinstance(error, OSError)
-    return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
 
 
 def _no_device_model() -> LibxlsrError:

@@ -1,0 +1,109 @@
+"""Steps that are taken one after the other on the event loop, any of which may have to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Callable, Protocol
+
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import Context
+from libxlsr.targets.base import Done
+
+
+class Step(Protocol):
+    """One step."""
+
+    def start(self, done: Done) -> None:
+        """Begin; ``done(error)`` comes once, from the event loop.
+
+        Raises LibxlsrError or OSError instead where it can't begin; *done* won't come then.
+        """
+
+    def stop(self) -> None:
+        """Wait no longer: *done* won't come. What was done is not taken back."""
+
+
+class Call:
+    """A step that does not wait: a function."""
+
+    def __init__(self, ctx: Context, function: Callable[[], object]) -> None:
+        self._ctx = ctx
+        self._function = function
+
+    def start(self, done: Done) -> None:
+        """See `Step`."""
+        self._function()
+        self._event = self._ctx.call_soon(done, None)
+
+    def stop(self) -> None:
+        """See `Step`."""
+        self._event.deregister()
+
+
+class Wait:
+    """A step made of two functions, those of something that is more than a step."""
+
+    def __init__(self, start: Callable[[Done], object], stop: Callable[[], object]) -> None:
+        self._start = start
+        self._stop = stop
+
+    def start(self, done: Done) -> None:
+        """See `Step`."""
+        self._start(done)
+
+    def stop(self) -> None:
+        """See `Step`."""
+        self._stop()
+
+
+class Chain:
+    """Takes the steps in their order, until one fails. ``done(error)`` comes once, from the loop.
+
+    ``steps`` is asked for the next step when the one before is done, so that a generator can go by
+    what has come of those.
+
+    ``doing`` says what the steps are for, in the message of a system call that fails: "finish the
+    domain".
+    """
+
+    def __init__(self, ctx: Context, steps: Iterable[Step], done: Done, *, doing: str) -> None:
+        self._ctx = ctx
+        self._steps: Iterator[Step] = iter(steps)
+        self._done = done
+        self._doing = doing
+        self._current: Step | None = None
+
+    def start(self) -> None:
+        """Take the first step."""
+        self._go_on(None)
+
+    def abort(self, reason: LibxlsrError) -> None:
+        """Stop the step that is being taken and take no more; *done* comes with the reason."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.stop()
+            self._ctx.call_soon(self._done, reason)
+
+    def _go_on(self, error: LibxlsrError | None) -> None:
+        self._current = None
+        if error is not None:
+            self._done(error)
+            return
+        try:
+            step = next(self._steps, None)
+            if step is not None:
+                self._current = step
+                step.start(self._go_on)
+                return
+        except (LibxlsrError, OSError) as failure:
+            self._current = None
+            error = as_error(failure, self._doing)
+        self._ctx.call_soon(self._done, error)
+
+
+def as_error(error: Exception, doing: str) -> LibxlsrError:
+    """The error itself, or a TargetError for a system call's."""
+    if isinstance(error, LibxlsrError):
+        return error
+    assert isinstance(error, OSError)
+    return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
