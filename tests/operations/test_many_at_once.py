@@ -1,39 +1,33 @@
-"""Many restores at once, and many after each other: all right, nothing grows, nothing is left."""
+"""Many restores at once: all right, nothing is left."""
 
 from __future__ import annotations
 
 import os
 import resource
-import shutil
 import tracemalloc
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from libxlsr.errors import Aborted, StreamError
 from libxlsr.events import Ao, Context
 from libxlsr.operations.helper_limit import HelperLimit
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.testing.builder import StreamBuilder
-from libxlsr.testing.in_process import InProcessImageTarget
-from libxlsr.testing.leaks import Holdings, children, open_fds
+from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until, run_until_idle
 
+from ..soak.restores import outcome
+
 IMAGE = StreamBuilder("hvm", pages=4).build()
-DAMAGED = IMAGE[: len(IMAGE) // 2]
 LIBXL_START = IMAGE.index(b"LibxlFmt")
 
 IDLE_STREAM_MAX = 40 * 1024
 """Bytes of Python objects that a stream may take while it waits for its sender. Measured: 5 KiB
 before the first byte, 26 KiB inside the libxl stream, of which 14 are the machine."""
-
-RSS_GROWTH_MAX = 4 << 20
-"""Bytes by which the resident memory may differ after a soak: the allocator's own unrest."""
 
 
 @contextmanager
@@ -78,7 +72,7 @@ def test_many_streams_at_once(ctx: Context, tmp_path: Path, number: int) -> None
             return all(ao.done for ao in aos)
 
         run_until(ctx, all_done, patience=600.0)
-    kinds = [_kind(ao) for ao in aos]
+    kinds = [outcome(ao) for ao in aos]
     assert kinds == [("done", "aborted", "damaged", "done", "done")[i % 5] for i in range(number)]
     assert len(list(tmp_path.iterdir())) == kinds.count("done")
     assert most <= limit.limit + 1  # one may be dead and not yet reaped
@@ -107,47 +101,6 @@ def test_the_memory_of_an_idle_stream_is_bounded(ctx: Context, tmp_path: Path, s
     assert (after - before) / number < IDLE_STREAM_MAX
 
 
-@pytest.mark.parametrize(
-    ("kind", "number"),
-    [
-        (InProcessImageTarget, 300),
-        (ImageTarget, 40),
-        pytest.param(InProcessImageTarget, 10_000, marks=pytest.mark.slow),
-        pytest.param(ImageTarget, 1_000, marks=pytest.mark.slow),
-    ],
-)
-def test_soak(ctx: Context, tmp_path: Path, kind: type[ImageTarget], number: int) -> None:
-    """One after the other, a fifth damaged, a fifth aborted: fds, children and memory stay flat."""
-    good, bad = tmp_path / "good", tmp_path / "bad"
-    good.write_bytes(IMAGE)
-    bad.write_bytes(DAMAGED)
-    output = tmp_path / "guest"
-    seen: Counter[str] = Counter()
-
-    def restore(turn: int) -> None:
-        with open(bad if turn % 5 == 2 else good, "rb") as file:
-            ao = restore_ao(ctx, file.fileno(), kind(ctx, output), to_eof=True)
-            if turn % 5 == 1:
-                ctx.call_later(turn % 7 * 0.003, ao.abort)  # at another stage each time
-            run_until(ctx, lambda: ao.done)
-            run_until(ctx, lambda: not ctx.registered())
-        seen[_kind(ao)] += 1
-        if output.exists():
-            shutil.rmtree(output)
-
-    warm_up = max(20, number // 10)
-    for turn in range(warm_up):
-        restore(turn)
-    fds, rss, held = open_fds(), _resident(), Holdings.now(str(tmp_path))
-    for turn in range(warm_up, number):
-        restore(turn)
-    assert open_fds() == fds
-    assert held.leaked() == []
-    assert abs(_resident() - rss) < RSS_GROWTH_MAX
-    assert seen["damaged"] == number // 5
-    assert seen["done"] + seen["aborted"] == number - number // 5
-
-
 def test_no_global_state_is_left(tmp_path: Path) -> None:
     """Two contexts beside each other know nothing of one another."""
     path = tmp_path / "image"
@@ -162,20 +115,4 @@ def test_no_global_state_is_left(tmp_path: Path) -> None:
         assert not aos[0].done
         assert contexts[1].registered() == []
         run_until(contexts[0], lambda: aos[0].done)
-    assert [_kind(ao) for ao in aos] == ["done", "done"]
-
-
-def _kind(ao: Ao[RestoreResult]) -> str:
-    try:
-        ao.result()
-    except Aborted:
-        return "aborted"
-    except StreamError:
-        return "damaged"
-    return "done"
-
-
-def _resident() -> int:
-    """Bytes of this process that are in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+    assert [outcome(ao) for ao in aos] == ["done", "done"]
