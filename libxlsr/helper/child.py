@@ -1,4 +1,4 @@
-"""The child's side: receives the start message, runs the worker, sends what comes of it.
+"""The child's side: loads the worker, receives its work, runs it, sends what comes of it.
 
 A worker is a module with ``run(channel, args) -> dict``. It blocks as it likes. It raises an error
 of libxlsr, or OSError, for what went wrong; its dict is the result.
@@ -6,6 +6,7 @@ of libxlsr, or OSError, for what went wrong; its dict is the result.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -58,6 +59,21 @@ class Channel:
             raise EOFError("the parent is gone")
         return protocol.decode(datagram)
 
+    def receive_work(self) -> dict[str, Any]:
+        """The worker's arguments, the file descriptors that came with them in their places.
+
+        Raises EOFError when the parent is gone, and OSError when there is no room for the fds.
+        """
+        datagram, fds, flags, _address = socket.recv_fds(
+            self._sock, protocol.MESSAGE_MAX, protocol.FDS_MAX, socket.MSG_CMSG_CLOEXEC
+        )
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        if not datagram:
+            raise EOFError("the parent is gone")
+        message = protocol.decode(datagram)
+        return {**message["args"], **dict(zip(message["fds"], fds))}
+
     def send_result(self, value: Mapping[str, Any]) -> None:
         """The worker is done."""
         self._send("result", value=dict(value))
@@ -81,15 +97,16 @@ def _die_with_parent(sock: socket.socket) -> None:
     os._exit(1)
 
 
-def main(control_fd: int) -> int:
-    """Run the worker that the parent names on the control socket; the exit code of the child."""
+def main(control_fd: int, worker_name: str) -> int:
+    """Run the worker on what comes over the control socket; the exit code of the child."""
     sock = socket.socket(fileno=control_fd)
     threading.Thread(target=_die_with_parent, args=(sock,), daemon=True).start()
     channel = Channel(sock)
-    start = channel.receive()
     try:
-        worker = importlib.import_module(start["worker"])
-        result = worker.run(channel, start["args"])
+        worker = importlib.import_module(worker_name)
+        result = worker.run(channel, channel.receive_work())
+    except EOFError:
+        return 1
     except LibxlsrError as error:
         channel.send_error(error)
         return 1

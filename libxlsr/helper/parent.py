@@ -1,5 +1,8 @@
 """The parent's side: starts a helper, hears it out, stops it, and says once what came of it.
 
+``start`` is ``spawn`` and ``begin``. Where it is known beforehand that there will be work, the
+child is spawned early and loads its worker meanwhile: that takes longer than much of the work.
+
 A helper is over when three things have happened, in any order: the child was reaped, its socket
 is at its end, and its standard error is. Only then is the outcome decided, from everything that was
 heard, and *done* is called. A result counts only together with exit code 0, as in
@@ -16,7 +19,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -44,7 +47,7 @@ CallCallback = Callable[[str, dict[str, Any], Callable[[dict[str, Any]], None]],
 # site either, which is half of an interpreter's start.
 _BOOTSTRAP = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
-    " from libxlsr.helper.child import main; sys.exit(main(int(sys.argv[2])))"
+    " from libxlsr.helper.child import main; sys.exit(main(int(sys.argv[2]), sys.argv[3]))"
 )
 
 
@@ -55,20 +58,17 @@ def _import_path() -> str:
 
 
 class Helper:
-    """One child process that runs one worker.
+    """One child process that runs one worker, a module's name.
 
-    ``args`` goes to the worker as it is; the file descriptors that it names by number must be in
-    ``fds`` and are the only ones that the child inherits. ``on_done(result, error)`` is called
-    once, on the event loop; exactly one of the two is None.
+    It inherits no file descriptor; those that its work needs are sent to it. ``on_done(result,
+    error)`` is called once, on the event loop; exactly one of the two is None.
     """
 
     def __init__(
         self,
         ctx: Context,
         worker: str,
-        args: Mapping[str, Any],
         *,
-        fds: Sequence[int] = (),
         on_done: HelperDone,
         on_log: LogCallback | None = None,
         on_progress: ProgressCallback | None = None,
@@ -76,8 +76,6 @@ class Helper:
     ) -> None:
         self._ctx = ctx
         self._worker = worker
-        self._args = dict(args)
-        self._fds = tuple(fds)
         self._on_done = on_done
         self._on_log = on_log
         self._on_progress = on_progress
@@ -100,8 +98,13 @@ class Helper:
         """The child's process id while it runs."""
         return self._child.pid if self._child is not None and self._status is None else None
 
-    def start(self) -> None:
-        """Start the child.
+    def start(self, args: Mapping[str, Any], fds: Mapping[str, int] | None = None) -> None:
+        """Spawn the child and begin at once. Raises TargetError as `spawn` does."""
+        self.spawn()
+        self.begin(args, fds)
+
+    def spawn(self) -> None:
+        """Start the child. It loads its worker and waits until `begin`, or `abort`.
 
         Raises TargetError when it can't be started; nothing is left and *done* won't be called.
         """
@@ -115,8 +118,6 @@ class Helper:
                 theirs_only.callback(os.close, stderr_write)
                 ours.setblocking(False)
                 os.set_blocking(stderr_read, False)
-                # Queued before the child exists, so that no event is needed to send it.
-                ours.send(protocol.encode("start", worker=self._worker, args=self._args))
                 self._child = Child.spawn(
                     self._ctx,
                     [
@@ -127,9 +128,10 @@ class Helper:
                         _BOOTSTRAP,
                         _import_path(),
                         str(theirs.fileno()),
+                        self._worker,
                     ],
                     self._child_exited,
-                    pass_fds=(theirs.fileno(), *self._fds),
+                    pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr_write,
@@ -141,6 +143,25 @@ class Helper:
         self._sock_event = self._ctx.watch_fd(ours.fileno(), READ, self._sock_readable)
         self._stderr_fd = stderr_read
         self._stderr_event = self._ctx.watch_fd(stderr_read, READ, self._stderr_readable)
+
+    def begin(self, args: Mapping[str, Any], fds: Mapping[str, int] | None = None) -> None:
+        """Give the worker its arguments.
+
+        It gets a duplicate of each of ``fds`` and finds its number in the arguments, under the same
+        name; the caller's may be closed afterwards. A failure comes through *done*.
+        """
+        if self._sock is None:  # the child has died, and *done* says of what
+            return
+        fds = fds or {}
+        message = protocol.encode("start", args=dict(args), fds=list(fds))
+        try:
+            socket.send_fds(self._sock, [message], list(fds.values()))
+        except BrokenPipeError as error:
+            logger.debug("no work for the helper: %s", error)
+        except OSError as error:
+            if self._error is None:
+                self._error = TargetError.from_oserror(error, "can't give a helper its work")
+            self._kill()
 
     def abort(self, reason: LibxlsrError) -> None:
         """Stop the child: SIGTERM, and SIGKILL if that does not help. *done* comes later."""
@@ -197,6 +218,9 @@ class Helper:
     def _misbehaved(self, what: str) -> None:
         if self._error is None:
             self._error = TargetError(f"the helper {what}")
+        self._kill()
+
+    def _kill(self) -> None:
         if self._child is not None and self._status is None:
             self._child.kill()
 

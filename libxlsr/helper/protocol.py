@@ -6,7 +6,7 @@ get wrong. Each is a JSON object with a ``kind``:
 ========  ==========  =====================================================================
 kind      sent by     other members
 ========  ==========  =====================================================================
-start     parent      ``worker`` (module name), ``args`` (object; fds by number)
+start     parent      ``args`` (object), ``fds`` (names of those that travel with the message)
 log       child       ``level`` (of ``logging``), ``text``
 progress  child       ``counters`` (object of integers)
 call      child       ``name``, ``args`` (object): the child waits for the reply
@@ -37,6 +37,9 @@ from libxlsr.errors import (
 MESSAGE_MAX = 64 * 1024
 """The longest message in bytes; well below the default socket buffer (net.core.wmem_default)."""
 
+FDS_MAX = 8
+"""The most file descriptors that a start message brings."""
+
 TEXT_MAX = 4096
 """The longest text of a log line or an error in characters; what is longer is cut."""
 
@@ -49,7 +52,7 @@ OFFSET_MAX = 2**63 - 1
 Message = dict[str, Any]
 
 _MEMBERS: Mapping[str, Mapping[str, type]] = {
-    "start": {"worker": str, "args": dict},
+    "start": {"args": dict, "fds": list},
     "log": {"level": int, "text": str},
     "progress": {"counters": dict},
     "call": {"name": str, "args": dict},

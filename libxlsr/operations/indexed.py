@@ -170,21 +170,20 @@ class _Indexed:
         self._helper = Helper(
             self._ctx,
             self._worker,
-            {
-                **self._args,
-                "directory": str(directory),
-                "image_fd": image_fd,
-                "image_start": self._image_start,
-                "image_end": self._image_end,
-                "image_kind": None if self._image is None else self._image.image_kind,
-                "output": str(self._staged.path),
-            },
-            fds=() if image_fd is None else (image_fd,),
             on_done=self._written,
             on_progress=self._progress,
         )
+        args = {
+            **self._args,
+            "directory": str(directory),
+            "image_fd": None,
+            "image_start": self._image_start,
+            "image_end": self._image_end,
+            "image_kind": None if self._image is None else self._image.image_kind,
+            "output": str(self._staged.path),
+        }
         try:
-            self._helper.start()
+            self._helper.start(args, {} if image_fd is None else {"image_fd": image_fd})
         except TargetError as error:
             self._helper = None
             self._ctx.call_soon(self._fail, error)

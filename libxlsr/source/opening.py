@@ -219,14 +219,12 @@ class Opening:
         helper = Helper(
             self._ctx,
             worker,
-            {"fd_in": self._source.fd, "fd_out": pipe_write, **args},
-            fds=(self._source.fd, pipe_write),
             on_done=lambda _result, error: self._filter_done(helper, number, error),
             # The first one reads what there is; what the next one reads is not the image's bytes.
             on_progress=None if self._filters else self._on_progress,
         )
         try:
-            helper.start()
+            helper.start(args, {"fd_in": self._source.fd, "fd_out": pipe_write})
         except LibxlsrError as error:
             os.close(pipe_read)
             self._on_failed(error)

@@ -42,18 +42,23 @@ class Told:
 
 
 def started(
-    ctx: Context, told: Told, args: dict[str, Any], *, worker: str = WORKER, **options: Any
+    ctx: Context,
+    told: Told,
+    args: dict[str, Any],
+    *,
+    worker: str = WORKER,
+    fds: Mapping[str, int] | None = None,
+    **options: Any,
 ) -> Helper:
     helper = Helper(
         ctx,
         worker,
-        args,
         on_done=lambda result, error: told.done.append((result, error)),
         on_log=lambda level, text: told.log.append((level, text)),
         on_progress=told.progress.append,
         **options,
     )
-    helper.start()
+    helper.start(args, fds)
     return helper
 
 
@@ -97,7 +102,8 @@ def test_only_the_fds_that_it_was_given(ctx: Context) -> None:
     os.set_inheritable(secret_read, True)
     try:
         told = Told()
-        started(ctx, told, {"fault": "wait"}, fds=(given_read,))
+        started(ctx, told, {"fault": "wait"}, fds={"pipe": given_read})
+        run_until(ctx, lambda: bool(told.progress))
         (child,) = _children()
         fds = {os.readlink(f"/proc/{child}/fd/{fd}") for fd in os.listdir(f"/proc/{child}/fd")}
         pipes = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in (secret_read, given_read)}
@@ -108,6 +114,52 @@ def test_only_the_fds_that_it_was_given(ctx: Context) -> None:
             os.close(fd)
     assert pipes[given_read] in fds
     assert pipes[secret_read] not in fds
+
+
+def test_it_is_there_before_its_work_is(ctx: Context) -> None:
+    told = Told()
+    helper = Helper(
+        ctx,
+        WORKER,
+        on_done=lambda result, error: told.done.append((result, error)),
+        on_progress=told.progress.append,
+    )
+    helper.spawn()
+    assert helper.pid is not None
+    with open("/proc/self/stat") as file:
+        helper.begin({"a": 1}, {"fd": file.fileno()})
+    run_until(ctx, lambda: bool(told.done))
+    ((result, error),) = told.done
+    assert error is None
+    assert result is not None
+    assert result["args"]["a"] == 1
+    assert result["args"]["fd"] > 2
+
+
+def test_one_that_dies_before_it_gets_work(ctx: Context) -> None:
+    told = Told()
+    helper = Helper(ctx, WORKER, on_done=lambda result, error: told.done.append((result, error)))
+    helper.spawn()
+    assert helper.pid is not None
+    os.kill(helper.pid, signal.SIGKILL)
+    run_until(ctx, lambda: bool(told.done))
+    helper.begin({}, {})
+    assert "killed by SIGKILL" in str(told.error)
+
+
+def test_one_that_is_stopped_before_it_gets_work(ctx: Context) -> None:
+    told = Told()
+    helper = Helper(ctx, WORKER, on_done=lambda result, error: told.done.append((result, error)))
+    helper.spawn()
+    helper.abort(Aborted("not needed"))
+    run_until(ctx, lambda: bool(told.done))
+    assert isinstance(told.error, Aborted)
+
+
+def test_an_fd_that_is_none(ctx: Context) -> None:
+    error = run(ctx, {}, fds={"fd": 999_999}).error
+    assert isinstance(error, TargetError)
+    assert error.errno == errno.EBADF
 
 
 def _children() -> list[int]:
@@ -266,9 +318,8 @@ import sys
 from libxlsr.events import Context, run
 from libxlsr.helper.parent import Helper
 ctx, told = Context(), []
-args = {{"fault": "ignore SIGTERM"}}
-helper = Helper(ctx, {WORKER!r}, args, on_done=print, on_progress=told.append)
-helper.start()
+helper = Helper(ctx, {WORKER!r}, on_done=print, on_progress=told.append)
+helper.start({{"fault": "ignore SIGTERM"}})
 run(ctx, lambda: bool(told))
 print(helper.pid, flush=True)
 sys.stdin.read()

@@ -71,20 +71,18 @@ class ImageTarget:
         self._helper = Helper(
             self._ctx,
             self._worker,
-            {
-                "fd": stream.fd,
-                "offset": stream.offset,
-                "prefix": stream.prefix.hex(),
-                "directory": str(self._staged.path),
-            },
-            fds=(stream.fd,),
             on_done=functools.partial(self._helper_done, done),
             on_log=self._hooks.log,
             on_progress=self._hooks.progress,
             on_call=self._helper_call,
         )
+        args = {
+            "offset": stream.offset,
+            "prefix": stream.prefix.hex(),
+            "directory": str(self._staged.path),
+        }
         try:
-            self._helper.start()
+            self._helper.start(args, {"fd": stream.fd})
         except TargetError as error:
             self._helper = None
             self._ctx.call_soon(done, None, error)

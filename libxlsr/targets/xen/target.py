@@ -7,10 +7,8 @@ made from the event loop, as libxl makes them.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 from libxlsr.errors import LibxlsrError, TargetError, UsageError
 from libxlsr.events import Context, TimeEvent
 from libxlsr.formats import libxl, xl
-from libxlsr.helper.parent import Helper
 from libxlsr.targets.base import (
     Done,
     FinishDone,
@@ -41,6 +38,7 @@ from libxlsr.targets.xen import (
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.overrides import apply_overrides
+from libxlsr.targets.xen.restore_helper import RestoreHelper, Rings, rewind
 from libxlsr.targets.xen.steps import Call, Chain, Step, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
@@ -49,7 +47,6 @@ from libxlsr.xen.xenstore import Xenstore
 
 log = logging.getLogger(__name__)
 
-WORKER = "libxlsr.targets.xen.worker"
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at how far the restore is."""
 
@@ -88,9 +85,9 @@ class XenTarget:
         self._watches: Watches | None = None
         self._state: create.BuildState | None = None
         self._domid: int | None = None
-        self._store_gfn = self._console_gfn = 0
+        self._rings: Rings | None = None
         self._undo = Undo()
-        self._helper: Helper | None = None
+        self._helper: RestoreHelper | None = None
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
 
@@ -126,6 +123,9 @@ class XenTarget:
         xenstore = self._xenstore = Xenstore()
         self._watches = Watches(self._ctx, xenstore)
         preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
+        assert self._hooks is not None
+        self._helper = RestoreHelper(self._ctx, self._hooks.log)
+        self._helper.spawn()
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
@@ -166,54 +166,27 @@ class XenTarget:
         """Let libxenguest read the libxc stream, in a child."""
         xenctrl, _xenstore, config = self._parts()
         assert self._state is not None
-        state, fd = self._state, stream.fd
+        assert self._helper is not None
+        fd = stream.fd
         try:
-            start = _rewind(stream)
+            start = rewind(stream)
             if start is not None:
-                check_cpu_policy(xenctrl, state.domid, fd, start)
+                check_cpu_policy(xenctrl, self._state.domid, fd, start)
         except (LibxlsrError, OSError) as error:
             self._ctx.call_soon(done, None, as_error(error, "restore the domain"))
             return
-        # A child's first three fds are its own: an image on standard input needs another number.
-        io_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-        args: dict[str, Any] = {
-            "io_fd": io_fd,
-            "domid": state.domid,
-            "store_port": state.store_port,
-            "store_domid": state.store_domid,
-            "console_port": state.console_port,
-            "console_domid": state.console_domid,
-            "pae": config.pae,
-            "itsc": config.disable_migrate or config.tsc_mode == 1,
-            "nested_hvm": config.nested_hvm,
-        }
 
-        def ended(result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
-            self._helper = None
+        def ended(rings: Rings | None, error: LibxlsrError | None) -> None:
             self._report_progress(fd, start)
             self._stop_timer()
-            if result is None:
+            if rings is None:
                 done(None, error)
                 return
-            try:
-                self._store_gfn, self._console_gfn = _gfns(result)
-            except TargetError as wrong:
-                done(None, wrong)
-                return
+            self._rings = rings
             consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
             done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
 
-        assert self._hooks is not None
-        log_line = self._hooks.log
-        helper = Helper(self._ctx, WORKER, args, fds=[io_fd], on_done=ended, on_log=log_line)
-        try:
-            helper.start()
-        except LibxlsrError as error:
-            self._ctx.call_soon(done, None, error)
-            return
-        finally:
-            os.close(io_fd)
-        self._helper = helper
+        self._helper.read(stream, self._state, config, ended)
         self._look_at_progress(fd, start)
 
     def _look_at_progress(self, fd: int, start: int | None) -> None:
@@ -279,11 +252,12 @@ class XenTarget:
 
     def _complete_nodes(self) -> None:
         xenctrl, xenstore, config = self._parts()
-        state = self._state
+        state, rings = self._state, self._rings
         assert state is not None
+        assert rings is not None
         xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
-        xenstore_nodes.complete(xenstore, config, state, self._store_gfn)
-        console.add_nodes(xenstore, state, self._console_gfn)
+        xenstore_nodes.complete(xenstore, config, state, rings.store_gfn)
+        console.add_nodes(xenstore, state, rings.console_gfn)
 
     def _store_userdata(self) -> None:
         _xenctrl, _xenstore, config = self._parts()
@@ -331,6 +305,13 @@ class XenTarget:
 
     def _rollback(self, done: Done) -> None:
         self._stop_timer()
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.retire(lambda: self._undo_all(done))
+        else:
+            self._undo_all(done)
+
+    def _undo_all(self, done: Done) -> None:
         errors = self._undo.run()
         deadline = self._ctx.now() + DESTROY_TIMEOUT
         self._await_gone(deadline, errors, done)
@@ -359,10 +340,10 @@ class XenTarget:
 
     def abort(self, reason: LibxlsrError) -> None:
         """Stop the call in flight."""
-        if self._helper is not None:
-            self._helper.abort(reason)
-        elif self._chain is not None:
+        if self._chain is not None:
             self._chain.abort(reason)
+        elif self._helper is not None:
+            self._helper.abort(reason)
 
     # Parts.
 
@@ -396,30 +377,6 @@ class XenTarget:
         if self._xenctrl is not None:
             self._xenctrl.close()
         self._watches = self._xenstore = self._xenctrl = None
-
-
-def _rewind(stream: LibxcStream) -> int | None:
-    """Give libxenguest the bytes back by which a bare libxc stream was recognised.
-
-    Returns the file offset of the stream's start, None on a pipe.
-    """
-    if stat.S_ISREG(os.fstat(stream.fd).st_mode):
-        return os.lseek(stream.fd, -len(stream.prefix), os.SEEK_CUR)
-    if stream.prefix:
-        raise TargetError(
-            "a bare libxc stream can't be restored from a pipe",
-            remedy="store it in a file first",
-        )
-    return None
-
-
-def _gfns(result: dict[str, Any]) -> tuple[int, int]:
-    """The child ran libxenguest on hostile input: its numbers are checked, too."""
-    numbers = (result.get("store_gfn"), result.get("console_gfn"))
-    for number in numbers:
-        if not isinstance(number, int) or not 0 <= number < 1 << 52:
-            raise TargetError(f"the helper reported frame {number!r} for a ring")
-    return numbers[0], numbers[1]  # type: ignore[return-value]
 
 
 def _no_device_model() -> LibxlsrError:

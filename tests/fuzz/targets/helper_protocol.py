@@ -52,7 +52,7 @@ def seeds() -> Mapping[str, bytes]:
         UsageError("both"),
     )
     messages = {
-        "start": protocol.encode("start", worker="a.b", args={"fd": 3}),
+        "start": protocol.encode("start", args={"prefix": ""}, fds=["fd"]),
         "log": protocol.encode("log", level=20, text="xc: info"),
         "progress": protocol.encode("progress", counters={"bytes": 4096}),
         "call": protocol.encode("call", name="checkpoint", args={"consumed": 12}),
