@@ -17,6 +17,7 @@ from typing import Any
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.formats.xl_config import MEMKB_MAX
+from libxlsr.targets.xen.device_config import DeviceConfig, default_video_memkb, read_devices
 
 LIBXL_DEFAULT_GRANT = 0xFFFFFFFF
 """LIBXL_MAX_GRANT_DEFAULT: Xen chooses."""
@@ -116,6 +117,9 @@ class DomainConfig:
     devices: dict[str, int]
     """How many there are of each kind of device that the configuration names."""
 
+    device_config: DeviceConfig
+    """The devices themselves, as far as the device model has to do with them."""
+
     json: dict[str, Any]
     """The whole as libxl keeps it for the running domain."""
 
@@ -142,7 +146,9 @@ def read_config(config: xl.Config) -> DomainConfig:
     own = ("b_info", f"type.{kind}")
     max_vcpus = config.max_vcpus
     target_memkb, max_memkb = config.target_memkb, config.max_memkb
-    video_memkb = config.video_memkb or 0
+    video_memkb = config.video_memkb
+    if video_memkb is None:
+        video_memkb = default_video_memkb(config) if kind == "hvm" else 0
     msr_relaxed = reader.flag("b_info", "arch_x86", "msr_relaxed", default=True)
     pirq = reader.flag(*own, "pirq", default=True)
     return DomainConfig(
@@ -194,6 +200,7 @@ def read_config(config: xl.Config) -> DomainConfig:
         xsdata=reader.pairs("c_info", "xsdata"),
         platformdata=reader.pairs("c_info", "platformdata"),
         devices=reader.devices(),
+        device_config=read_devices(config),
         json=_for_userdata(config, video_memkb, msr_relaxed, pirq if kind == "hvm" else None),
     )
 

@@ -149,6 +149,12 @@ def _set_up_arch(xenctrl: Xenctrl, config: DomainConfig, domid: int, host: PhysI
         # From 4.20 altp2m is chosen at the creation, before that by a parameter.
         if not (lib.HAS_CREATEDOMAIN_ALTP2M_OPTS or lib.HAS_CREATEDOMAIN_ALTP2M_NR):
             xenctrl.hvm_param_set(domid, lib.XLSR_HVM_PARAM_ALTP2M, config.altp2m_mode)
+        hvm = config.device_config.hvm
+        if hvm is not None:
+            xenctrl.hvm_param_set(domid, lib.HVM_PARAM_HPET_ENABLED, hvm.hpet)
+            xenctrl.hvm_param_set(domid, lib.HVM_PARAM_VPT_ALIGN, hvm.vpt_align)
+            if hvm.mca_caps:
+                xenctrl.hvm_param_set(domid, lib.HVM_PARAM_MCA_CAP, hvm.mca_caps)
         xenctrl.hvm_param_set(domid, lib.HVM_PARAM_TIMER_MODE, config.timer_mode)
     else:
         xenctrl.domain_set_memmap_limit(domid, config.max_memkb + config.slack_memkb)

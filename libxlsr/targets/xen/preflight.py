@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from libxlsr.errors import TargetError
+from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
-from libxlsr.targets.xen import memory
+from libxlsr.targets.xen import device_model, memory
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.xen.hostinfo import PhysInfo
 from libxlsr.xen.xenctrl import Xenctrl
@@ -32,6 +32,7 @@ def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_bal
     problems = [
         *guest_type_problems(config, host),
         *device_problems(config),
+        *device_model_problems(config),
         *identity_problems(config, xenctrl, xenstore),
     ]
     if not may_balloon:
@@ -59,10 +60,17 @@ def guest_type_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:
             yield "the domain wants hardware-assisted paging, which this host lacks"
         if config.max_vcpus > HVM_MAX_VCPUS:
             yield f"{config.max_vcpus} vCPUs, a {kind.upper()} guest has {HVM_MAX_VCPUS} at most"
-    if kind == "hvm":
-        yield "HVM guests take a device model, which this target does not start"
     if config.tsc_mode not in (0, 1, 2):
         yield "its TSC mode is not known"
+
+
+def device_model_problems(config: DomainConfig) -> Iterator[str]:
+    """A device model that can't be started."""
+    if device_model.needed(config):
+        try:
+            device_model.program_of(config)
+        except LibxlsrError as error:
+            yield str(error)
 
 
 _DEVICE_NAMES = {
@@ -85,6 +93,7 @@ _DEVICE_NAMES = {
 
 def device_problems(config: DomainConfig) -> Iterator[str]:
     """Devices that this target does not bring back."""
+    yield from config.device_config.unsupported
     for kind, count in config.devices.items():
         yield f"it has {_DEVICE_NAMES.get(kind, kind)} ({count}), which can't be restored"
     if config.passthrough not in ("default", "disabled"):

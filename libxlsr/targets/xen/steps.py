@@ -79,10 +79,18 @@ class Chain:
 
     def abort(self, reason: LibxlsrError) -> None:
         """Stop the step that is being taken and take no more; *done* comes with the reason."""
+        if self._stop_current():
+            self._ctx.call_soon(self._done, reason)
+
+    def stop(self) -> None:
+        """The same, and *done* won't come."""
+        self._stop_current()
+
+    def _stop_current(self) -> bool:
         current, self._current = self._current, None
         if current is not None:
             current.stop()
-            self._ctx.call_soon(self._done, reason)
+        return current is not None
 
     def _go_on(self, error: LibxlsrError | None) -> None:
         self._current = None

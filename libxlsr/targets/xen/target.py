@@ -7,13 +7,14 @@ made from the event loop, as libxl makes them.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from libxlsr.errors import LibxlsrError, TargetError, UsageError
+from libxlsr.errors import LibxlsrError, StreamError, TargetError, UsageError
 from libxlsr.events import Context, TimeEvent
 from libxlsr.formats import libxl, xl
 from libxlsr.targets.base import (
@@ -29,7 +30,9 @@ from libxlsr.targets.base import (
 from libxlsr.targets.xen import (
     console,
     create,
+    device_model,
     domid_history,
+    emulator_state,
     memory,
     preflight,
     userdata,
@@ -39,7 +42,7 @@ from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.restore_helper import RestoreHelper, Rings, rewind
-from libxlsr.targets.xen.steps import Call, Chain, Step, as_error
+from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenctrl import Xenctrl
@@ -88,6 +91,8 @@ class XenTarget:
         self._rings: Rings | None = None
         self._undo = Undo()
         self._helper: RestoreHelper | None = None
+        self._dm_state: emulator_state.StateFile | None = None
+        self._device_model: device_model.DeviceModel | None = None
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
 
@@ -223,12 +228,44 @@ class XenTarget:
     # The emulator's records.
 
     def emulator_xenstore_data(self, record: libxl.EmulatorXenstoreData, done: Done) -> None:
-        """Refused: the guests that this target restores have no device model."""
-        self._ctx.call_soon(done, _no_device_model())
+        """Write the device model's keys below its node."""
+        _xenctrl, xenstore, _config = self._parts()
+
+        def write() -> None:
+            self._check_has_device_model()
+            emulator_state.check_keys(record)
+            node = emulator_state.ModelNode(xenstore, self._known_domid())
+            self._undo.push(f"the node {node.path}", node.remove)
+            node.write_keys(record)
+
+        self._take([Call(self._ctx, write)], done, doing="write the device model's keys")
 
     def emulator_context(self, record: libxl.EmulatorContext, done: Done) -> None:
-        """Refused: the guests that this target restores have no device model."""
-        self._ctx.call_soon(done, _no_device_model())
+        """Write the device model's state into the file that it will be read from."""
+
+        def check() -> None:
+            self._check_has_device_model()
+            emulator_state.check_context(record)
+
+        def steps() -> Iterator[Step]:
+            yield Call(self._ctx, check)
+            state = self._dm_state
+            if state is None:
+                state = self._dm_state = emulator_state.StateFile(self._ctx, self._known_domid())
+                self._undo.push(f"the file {state.path}", state.remove)
+            yield Wait(functools.partial(state.write, record.context), state.stop)
+
+        self._take(steps(), done, doing="write the device model's state")
+
+    def _check_has_device_model(self) -> None:
+        """Raises StreamError for a guest without: the record names none, a configuration does."""
+        _xenctrl, _xenstore, config = self._parts()
+        if config.domain_type != "hvm":
+            raise StreamError(
+                f"a {config.domain_type} guest has no device model",
+                offset=None,
+                expected="such a record for HVM guests only",
+            )
 
     # finish
 
@@ -243,12 +280,33 @@ class XenTarget:
         self._take(self._last_steps(), ended, doing="finish the domain")
 
     def _last_steps(self) -> Iterator[Step]:
-        _xenctrl, xenstore, _config = self._parts()
+        _xenctrl, xenstore, config = self._parts()
         assert self._state is not None
         assert self._watches is not None
+        yield Call(self._ctx, self._check_state)
         yield Call(self._ctx, self._complete_nodes)
+        if device_model.needed(config):
+            model = self._device_model = device_model.DeviceModel(
+                self._ctx, xenstore, config, self._known_domid(), self._dm_state
+            )
+            yield model.starting()
         yield console.TtyWait(self._ctx, xenstore, self._watches, self._state.domid)
         yield Call(self._ctx, self._store_userdata)
+        if self._device_model is not None:
+            if not self._options.paused and config.domain_type == "hvm":
+                yield self._device_model.resuming()
+            yield Call(self._ctx, self._device_model.check)
+
+    def _check_state(self) -> None:
+        """The stream of a guest whose type only the caller's configuration tells is checked here
+        for what it lacks."""
+        _xenctrl, _xenstore, config = self._parts()
+        if config.domain_type == "hvm" and self._dm_state is None:
+            raise StreamError(
+                "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
+                offset=None,
+                expected="the device model's state",
+            )
 
     def _complete_nodes(self) -> None:
         xenctrl, xenstore, config = self._parts()
@@ -261,8 +319,7 @@ class XenTarget:
 
     def _store_userdata(self) -> None:
         _xenctrl, _xenstore, config = self._parts()
-        domid = self._domid
-        assert domid is not None
+        domid = self._known_domid()
         self._undo.push(
             f"the userdata of domain {domid}",
             lambda: userdata.remove_all(domid, config.uuid),
@@ -272,8 +329,7 @@ class XenTarget:
     def _let_go(self, done: FinishDone) -> None:
         """The domain is whole: let it run. Nothing is undone after that."""
         xenctrl, _xenstore, config = self._parts()
-        domid = self._domid
-        assert domid is not None
+        domid = self._known_domid()
         try:
             release = xenctrl.xen_version().release
             if not self._options.paused:
@@ -282,20 +338,25 @@ class XenTarget:
             done(None, error)
             return
         self._undo.forget()
-        self._close()
-        done(
-            Restored(
-                target=self.name,
-                where=f"domain {domid}",
-                domid=domid,
-                name=config.name,
-                domain_type=config.domain_type,
-                memory_kib=config.target_memkb,
-                vcpus=config.max_vcpus,
-                xen_version=release,
-            ),
-            None,
+        restored = Restored(
+            target=self.name,
+            where=f"domain {domid}",
+            domid=domid,
+            name=config.name,
+            domain_type=config.domain_type,
+            memory_kib=config.target_memkb,
+            vcpus=config.max_vcpus,
+            xen_version=release,
         )
+
+        def alone() -> None:
+            self._close()
+            done(restored, None)
+
+        if self._device_model is not None:
+            self._device_model.let_go(alone)
+        else:
+            alone()
 
     # rollback and abort
 
@@ -307,12 +368,20 @@ class XenTarget:
         self._stop_timer()
         helper, self._helper = self._helper, None
         if helper is not None:
-            helper.retire(lambda: self._undo_all(done))
+            helper.retire(lambda: self._stop_device_model(done))
         else:
-            self._undo_all(done)
+            self._stop_device_model(done)
 
-    def _undo_all(self, done: Done) -> None:
-        errors = self._undo.run()
+    def _stop_device_model(self, done: Done) -> None:
+        """First: Xen keeps a domain for as long as a device model has its memory mapped."""
+        model, self._device_model = self._device_model, None
+        if model is not None:
+            model.stop(lambda error: self._undo_all([] if error is None else [error], done))
+        else:
+            self._undo_all([], done)
+
+    def _undo_all(self, errors: list[LibxlsrError], done: Done) -> None:
+        errors += self._undo.run()
         deadline = self._ctx.now() + DESTROY_TIMEOUT
         self._await_gone(deadline, errors, done)
 
@@ -361,6 +430,10 @@ class XenTarget:
         assert self._config is not None
         return self._xenctrl, self._xenstore, self._config
 
+    def _known_domid(self) -> int:
+        assert self._domid is not None
+        return self._domid
+
     def _destroy(self, domid: int) -> None:
         assert self._xenctrl is not None
         try:
@@ -377,10 +450,6 @@ class XenTarget:
         if self._xenctrl is not None:
             self._xenctrl.close()
         self._watches = self._xenstore = self._xenctrl = None
-
-
-def _no_device_model() -> LibxlsrError:
-    return TargetError("the stream has a device model's record, but the guest has no device model")
 
 
 def _summary(errors: list[LibxlsrError]) -> LibxlsrError | None:

@@ -129,7 +129,8 @@ def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store
         online = "online" if vcpu in config.avail_vcpus else "offline"
         nodes.write(f"{paths.domain}/cpu/{vcpu}/availability", online)
     if config.domain_type == "hvm":
-        nodes.write(f"{paths.vm}/rtc/timeoffset", "")
+        hvm = config.device_config.hvm
+        nodes.write(f"{paths.vm}/rtc/timeoffset", "" if hvm is None else hvm.timeoffset)
         nodes.write(f"{paths.vm}/image/ostype", "hvm")
     elif config.domain_type == "pv":
         nodes.write(f"{paths.vm}/image/ostype", "linux")

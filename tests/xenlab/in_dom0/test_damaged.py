@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.errors import LibxlsrError, StreamError, TargetError
+from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc, libxl
 
 from .guests import Guest
@@ -113,9 +113,3 @@ def test_a_cpu_that_the_host_can_not_give(guest: Guest, tmp_path: Path) -> None:
     foreign.write_bytes(patched(whole, policy + 8 + 8, struct.pack("<I", 0xFFFF)))
     with pytest.raises(TargetError, match="CPUID leaf 0x0 does not fit"):
         restore_file(foreign)
-
-
-@pytest.mark.usefixtures("unchanged_host")
-def test_an_hvm_guest_is_refused_before_anything_is_made(hvm_image: Path) -> None:
-    with pytest.raises(LibxlsrError, match="HVM guests take a device model"):
-        restore_file(hvm_image)
