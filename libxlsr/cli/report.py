@@ -121,6 +121,7 @@ class ProgressDisplay:
                 position=progress.position,
                 total=progress.total,
                 frames=progress.frames,
+                records=progress.records,
                 elapsed=round(progress.elapsed, 6),
                 rate=round(progress.rate),
                 time_left=progress.time_left,

@@ -31,17 +31,21 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._next_progress = 0.0
+        self._unsent: Mapping[str, int] | None = None
 
     def log(self, level: int, text: str) -> None:
         """Pass a log line up; ``level`` is one of ``logging``'s."""
         self._send("log", level=level, text=text[: protocol.TEXT_MAX])
 
     def progress(self, counters: Mapping[str, int]) -> None:
-        """Pass counters up, at most ten times a second."""
+        """Pass counters up, at most ten times a second, and as they are in the end."""
         now = time.monotonic()
-        if now >= self._next_progress:
-            self._next_progress = now + PROGRESS_INTERVAL
-            self._send("progress", counters=dict(counters))
+        if now < self._next_progress:
+            self._unsent = counters
+            return
+        self._next_progress = now + PROGRESS_INTERVAL
+        self._unsent = None
+        self._send("progress", counters=dict(counters))
 
     def call(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the parent something and wait for its reply."""
@@ -76,6 +80,8 @@ class Channel:
 
     def send_result(self, value: Mapping[str, Any]) -> None:
         """The worker is done."""
+        if self._unsent is not None:
+            self._send("progress", counters=dict(self._unsent))
         self._send("result", value=dict(value))
 
     def send_error(self, error: LibxlsrError) -> None:

@@ -195,6 +195,7 @@ class _Indexed:
                 position=counters.get("bytes", 0),
                 total=None,
                 frames=0,
+                records=0,
                 elapsed=self._ctx.now() - self._started,
             )
         )

@@ -22,7 +22,9 @@ PROGRESS_INTERVAL = 0.1
 
 
 class Journal:
-    """One restore's. ``position()`` says how many bytes of the input were read by now."""
+    """One restore's. ``position()`` says how many bytes of the input were read by now,
+    ``libxl_records()`` how many records of libxl's; helpers tell of the rest.
+    """
 
     def __init__(
         self,
@@ -31,18 +33,20 @@ class Journal:
         name: str,
         *,
         position: Callable[[], int],
-        on_progress: Callable[[Progress], None],
+        libxl_records: Callable[[], int],
+        on_progress: Callable[[Progress], object],
     ) -> None:
         self._ctx = ctx
         self._name = name
         self._position = position
+        self._libxl_records = libxl_records
         self._on_progress = on_progress
         self._total = _size_left(fd)
         self._started = self._phase_started = ctx.now()
         self._next_report = self._started
         self._phase = Phase.OPENING
         self.domain: str | None = None
-        self.counters = {"bytes": 0, "frames": 0, "source_bytes": 0}
+        self.counters = {"bytes": 0, "frames": 0, "records": 0, "source_bytes": 0}
         self.phases: dict[Phase, float] = {}
 
     @property
@@ -83,6 +87,7 @@ class Journal:
                 position=self._position(),
                 total=self._total,
                 frames=self.counters["frames"],
+                records=self._libxl_records() + self.counters["records"],
                 elapsed=now - self._started,
             )
         )

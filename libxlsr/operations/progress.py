@@ -37,7 +37,9 @@ class Progress:
     total: int | None
     """The size of the input, where it has one."""
     frames: int
-    """Frames with contents that were read; 0 where libxenguest does not tell."""
+    """Frames with contents that were read; what the domain has got where libxenguest reads them."""
+    records: int
+    """Records that were read, libxl's and libxc's; of libxc's none where libxenguest reads them."""
     elapsed: float
 
     @property

@@ -143,7 +143,14 @@ class _Restore:
         self._place = Place(ctx, limit)
         self._silence = silence
         self._silence_watch: SilenceWatch | None = None
-        self._journal = Journal(ctx, fd, name, position=self._position, on_progress=ao.progress)
+        self._journal = Journal(
+            ctx,
+            fd,
+            name,
+            position=self._position,
+            libxl_records=self._libxl_records,
+            on_progress=ao.progress,
+        )
 
     def start(self) -> None:
         self._ao.set_abort_handler(self._fail)
@@ -402,7 +409,6 @@ class _Restore:
         self._journal.enter(Phase.FINISHING)
         self._journal.log(logging.INFO, f"restored: {self._restored.where}")
         os.close(self._fd)
-        reader = self._reader
         assert self._image is not None
         self._ao.complete(
             RestoreResult(
@@ -410,8 +416,8 @@ class _Restore:
                 image_kind=self._image.kind,
                 compression=self._image.compression,
                 stream_bytes=self._stream_bytes(),
-                libxl_records=0 if reader is None else reader.record_number,
-                checkpoints=0 if reader is None else reader.checkpoints,
+                libxl_records=self._libxl_records(),
+                checkpoints=0 if self._reader is None else self._reader.checkpoints,
                 failover=self._failed_over(),
                 seconds=self._journal.seconds,
                 phases=dict(self._journal.phases),
@@ -505,8 +511,11 @@ class _Restore:
         if self._silence_watch is not None:
             self._silence_watch.stop()
 
+    def _libxl_records(self) -> int:
+        return 0 if self._reader is None else self._reader.record_number
+
     def _taken(self) -> int:
-        """What was taken from the fd, in bytes and frames; only whether it grows is of interest."""
+        """What was taken from the fd, in bytes, frames and records; it grows, or it does not."""
         own = 0 if self._opening is None else self._opening.received
         return own + sum(self._journal.counters.values())
 

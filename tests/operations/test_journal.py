@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,23 @@ from libxlsr.testing.stepping import run_until
 IMAGE = StreamBuilder("hvm", pages=4).build()
 
 
+def journal_of_nothing(
+    ctx: Context, on_progress: Callable[[Progress], object] = lambda progress: None
+) -> Journal:
+    with open(os.devnull, "rb") as nothing:
+        return Journal(
+            ctx,
+            nothing.fileno(),
+            "x",
+            position=lambda: 7,
+            libxl_records=lambda: 2,
+            on_progress=on_progress,
+        )
+
+
 def test_progress_within_a_phase_is_throttled(fake_ctx: Context, clock: FakeClock) -> None:
     said: list[Progress] = []
-    with open(os.devnull, "rb") as nothing:
-        journal = Journal(
-            fake_ctx, nothing.fileno(), "x", position=lambda: 7, on_progress=said.append
-        )
+    journal = journal_of_nothing(fake_ctx, said.append)
     for number in range(1000):
         clock.advance(PROGRESS_INTERVAL / 100)
         journal.count({"frames": number})
@@ -38,20 +50,14 @@ def test_progress_within_a_phase_is_throttled(fake_ctx: Context, clock: FakeCloc
 
 
 def test_counters_never_go_back(fake_ctx: Context) -> None:
-    with open(os.devnull, "rb") as nothing:
-        journal = Journal(
-            fake_ctx, nothing.fileno(), "x", position=lambda: 0, on_progress=lambda said: None
-        )
+    journal = journal_of_nothing(fake_ctx)
     journal.count({"frames": 9})
     journal.count({"frames": 3, "bytes": 4, "unheard of": 1})
-    assert journal.counters == {"bytes": 4, "frames": 9, "source_bytes": 0}
+    assert journal.counters == {"bytes": 4, "frames": 9, "records": 0, "source_bytes": 0}
 
 
 def test_phases_add_up(fake_ctx: Context, clock: FakeClock) -> None:
-    with open(os.devnull, "rb") as nothing:
-        journal = Journal(
-            fake_ctx, nothing.fileno(), "x", position=lambda: 0, on_progress=lambda said: None
-        )
+    journal = journal_of_nothing(fake_ctx)
     for phase in (Phase.MEMORY, Phase.RECORDS, Phase.MEMORY, Phase.FINISHING):
         clock.advance(2.0)
         journal.enter(phase)
@@ -70,12 +76,14 @@ def test_the_position_grows_up_to_the_inputs_size(
         target = ImageTarget(ctx, tmp_path / "guest")
         ao = restore_ao(ctx, file.fileno(), target, on_progress=said.append, to_eof=True)
         run_until(ctx, lambda: ao.done)
-    ao.result()
     positions = [progress.position for progress in said]
     assert positions == sorted(positions)
     assert positions[-1] == len(data)
     assert {progress.total for progress in said} == {len(data)}
     assert said[-1].time_left == 0.0
+    result = ao.result()
+    assert said[-1].records == result.libxl_records + sum(result.guest.records.values())
+    assert said[-1].frames == 4
 
 
 def test_log_records_carry_stream_domain_and_offset(
