@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from libxlsr.operations.restore import restore_ao
     from libxlsr.targets.base import Restored, Target
     from libxlsr.targets.image.target import ImageTarget
+    from libxlsr.targets.timeouts import Timeouts
     from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "Target",
     "TargetError",
     "TimedOut",
+    "Timeouts",
     "UsageError",
     "XenOptions",
     "XenTarget",
@@ -77,6 +79,7 @@ _HOMES = {
     "Target": "libxlsr.targets.base",
     "TargetError": "libxlsr.errors",
     "TimedOut": "libxlsr.errors",
+    "Timeouts": "libxlsr.targets.timeouts",
     "UsageError": "libxlsr.errors",
     "XenOptions": "libxlsr.targets.xen.target",
     "XenTarget": "libxlsr.targets.xen.target",

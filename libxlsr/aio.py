@@ -27,12 +27,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Callable
 
 from libxlsr.errors import Aborted, LibxlsrError
 from libxlsr.events import READ, WRITE, Ao, Context, run
@@ -43,6 +45,7 @@ from libxlsr.operations.restore import restore_ao
 from libxlsr.operations.source_fd import Source, opened
 from libxlsr.stream.machine import Trace
 from libxlsr.targets.choose import choose
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)
@@ -86,22 +89,28 @@ class Adapter:
         output: str | os.PathLike[str] | None = None,
         xen: XenOptions | None = None,
         deadline: float | None = None,
-        silence: float | None = None,
+        timeouts: Timeouts | None = None,
+        legacy: bool = False,
         trace: Trace | None = None,
         name: str | None = None,
     ) -> Restoration:
         """A restore to be entered with ``async with``. The arguments are those of `restore`."""
-        return Restoration(
-            self,
-            source,
-            target=target,
-            output=output,
-            xen=xen,
+        place = make_target(
+            self.ctx, choose(target).target, None if output is None else Path(output), xen
+        )
+        start = functools.partial(
+            restore_ao,
+            self.ctx,
+            target=place,
             deadline=deadline,
-            silence=silence,
+            timeouts=timeouts,
+            limit=self.limit,
+            to_eof=not isinstance(source, int),
+            legacy=legacy,
             trace=trace,
             name=name,
         )
+        return Restoration(self, source, start)
 
     async def __aenter__(self) -> Adapter:
         return self
@@ -223,27 +232,11 @@ class Restoration:
     """
 
     def __init__(
-        self,
-        adapter: Adapter,
-        source: Source,
-        *,
-        target: str,
-        output: str | os.PathLike[str] | None,
-        xen: XenOptions | None,
-        deadline: float | None,
-        silence: float | None,
-        trace: Trace | None,
-        name: str | None,
+        self, adapter: Adapter, source: Source, start: Callable[..., Ao[RestoreResult]]
     ) -> None:
         self._adapter = adapter
         self._source = source
-        self._target = make_target(
-            adapter.ctx, choose(target).target, None if output is None else Path(output), xen
-        )
-        self._deadline = deadline
-        self._silence = silence
-        self._trace = trace
-        self._name = name
+        self._start = start
         self._resources = ExitStack()
         self._ao: Ao[RestoreResult] | None = None
         self._unread: deque[Progress] = deque()
@@ -255,19 +248,7 @@ class Restoration:
             raise RuntimeError("a restoration is entered once")
         with ExitStack() as resources:
             fd = resources.enter_context(opened(self._source))
-            self._ao = restore_ao(
-                self._adapter.ctx,
-                fd,
-                self._target,
-                on_done=self._done,
-                on_progress=self._progress,
-                deadline=self._deadline,
-                silence=self._silence,
-                limit=self._adapter.limit,
-                to_eof=not isinstance(self._source, int),
-                trace=self._trace,
-                name=self._name,
-            )
+            self._ao = self._start(fd=fd, on_done=self._done, on_progress=self._progress)
             self._resources = resources.pop_all()
         self._adapter._running.add(self)
         return self
@@ -359,7 +340,8 @@ async def restore(
     output: str | os.PathLike[str] | None = None,
     xen: XenOptions | None = None,
     deadline: float | None = None,
-    silence: float | None = None,
+    timeouts: Timeouts | None = None,
+    legacy: bool = False,
     trace: Trace | None = None,
     name: str | None = None,
     adapter: Adapter | None = None,
@@ -370,7 +352,7 @@ async def restore(
     CancelledError comes out when everything is undone. A restore that was already done when the
     cancel came can't be undone: that is logged as a warning.
 
-    ``silence``, ``trace`` and ``name`` are as in `libxlsr.restore_ao`. ``adapter`` is to be shared
+    ``timeouts``, ``trace`` and ``name`` are as in `libxlsr.restore_ao`. ``adapter`` is to be shared
     by those who restore many at a time; without one the restore makes its own, and no limit on
     helpers counts it.
 
@@ -384,7 +366,8 @@ async def restore(
             output=output,
             xen=xen,
             deadline=deadline,
-            silence=silence,
+            timeouts=timeouts,
+            legacy=legacy,
             trace=trace,
             name=name,
         ) as restoration:

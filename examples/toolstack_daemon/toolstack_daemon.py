@@ -28,15 +28,15 @@ import struct
 import sys
 from pathlib import Path
 
-from libxlsr import LibxlsrError, RestoreResult, UsageError, aio
+from libxlsr import LibxlsrError, RestoreResult, Timeouts, UsageError, aio
 
 log = logging.getLogger("toolstack_daemon")
 
 REQUEST_MAX = 4096
 REQUEST_TIMEOUT = 10.0
 """Seconds in which a client that has connected must have said what it wants."""
-SENDER_SILENCE = 60.0
-"""Seconds after which a sender that sends nothing is given up."""
+TIMEOUTS = Timeouts(silence=60.0, helper=300.0)
+"""Seconds after which a sender that sends nothing, or a helper that does nothing, is given up."""
 FDS_MAX = 4
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 SD_LISTEN_FDS_START = 3  # sd_listen_fds(3)
@@ -135,7 +135,7 @@ class Client:
         output = None if self.daemon.output is None else self.daemon.output / name
         try:
             async with self.adapter.restoration(
-                fd, target=self.daemon.target, output=output, silence=SENDER_SILENCE, name=name
+                fd, target=self.daemon.target, output=output, timeouts=TIMEOUTS, name=name
             ) as restoration:
                 async for progress in restoration:
                     await self.say(

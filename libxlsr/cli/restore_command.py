@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
-from libxlsr.cli.arguments import image_source, seconds
+from libxlsr.cli.arguments import image_source, seconds, timeout
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.errors import StreamError, TargetError, UsageError
 from libxlsr.events import Ao, Context
@@ -20,6 +20,7 @@ from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.stream.machine import State
 from libxlsr.targets.choose import Choice, choose
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.overrides import parse_override, parse_override_file
 from libxlsr.targets.xen.target import XenOptions
 
@@ -82,6 +83,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
     )
+    parser.add_argument(
+        "--timeout",
+        type=timeout,
+        action="append",
+        default=[],
+        metavar="WAIT=SECONDS",
+        help="for one wait: silence (of the sender), helper, device-model or hotplug; "
+        "SECONDS may be none; may be given many times",
+    )
     parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="say more; twice: each transition"
@@ -102,6 +112,7 @@ def restore(options: argparse.Namespace, report: Report) -> int:
             target,
             on_progress=display.update,
             deadline=options.deadline,
+            timeouts=Timeouts(**dict(options.timeout)),
             to_eof=not isinstance(source, int),
             legacy=options.legacy,
             trace=_log_transition if options.verbose > 1 else None,

@@ -14,6 +14,7 @@ from libxlsr.operations.restore import restore_ao
 from libxlsr.operations.source_fd import Source, opened
 from libxlsr.targets.base import Target
 from libxlsr.targets.choose import choose
+from libxlsr.targets.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from libxlsr.targets.xen.target import XenOptions
@@ -28,7 +29,7 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     xen: XenOptions | None = None,
     deadline: float | None = None,
-    silence: float | None = None,
+    timeouts: Timeouts | None = None,
     legacy: bool = False,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> RestoreResult:
@@ -37,7 +38,7 @@ def restore(
     ``target`` is "image" (offline, into the directory ``output``, which must not exist), "xen"
     (a domain, as ``xen`` wants it) or "auto" (a domain where this is a Xen host). From a path, the
     image must be all that the file holds; from an fd, what follows the image is left unread.
-    ``deadline``, ``silence`` (seconds) and ``legacy`` are as for `libxlsr.restore_ao`. Raises an
+    ``deadline`` (seconds), ``timeouts`` and ``legacy`` are as for `libxlsr.restore_ao`. Raises an
     error of `libxlsr.errors`; then, and when an exception such as KeyboardInterrupt interrupts it,
     everything has been undone.
     """
@@ -51,7 +52,7 @@ def restore(
             place,
             on_progress=on_progress,
             deadline=deadline,
-            silence=silence,
+            timeouts=timeouts,
             legacy=legacy,
             to_eof=not isinstance(source, int),
         )

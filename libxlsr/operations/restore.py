@@ -27,7 +27,7 @@ from libxlsr.operations import guest_records
 from libxlsr.operations.helper_limit import HelperLimit, Place
 from libxlsr.operations.journal import Journal
 from libxlsr.operations.progress import Phase, Progress, RestoreResult
-from libxlsr.operations.silence import SilenceWatch
+from libxlsr.operations.stall import StallWatch
 from libxlsr.operations.stream_fd import Loan, duplicate
 from libxlsr.source.opening import Opened, Opening
 from libxlsr.stream.machine import Trace
@@ -42,6 +42,7 @@ from libxlsr.targets.base import (
     Restored,
     Target,
 )
+from libxlsr.targets.timeouts import Timeouts
 
 
 def restore_ao(
@@ -52,7 +53,7 @@ def restore_ao(
     on_done: Callable[[Ao[RestoreResult]], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
-    silence: float | None = None,
+    timeouts: Timeouts | None = None,
     limit: HelperLimit | None = None,
     to_eof: bool = False,
     legacy: bool = False,
@@ -67,11 +68,10 @@ def restore_ao(
     connection. A compressed image is always read to its end, where its checksum is. An image of Xen
     4.5 or older is converted on its way; ``legacy`` says that it is one where it can't be told.
 
-    ``deadline`` is in seconds from now. ``silence`` is for how many seconds the sender may send
-    nothing (see `libxlsr.operations.silence`); for the target "xen" no shorter than 4 MiB need,
-    because libxenguest tells no smaller steps. ``limit`` is shared with other restores whose
-    helpers shall not run all at the same time. ``trace`` is told each transition of the stream's
-    machine. ``name`` is the restore's in log records (default: its fd's number).
+    ``deadline`` is for the whole, in seconds from now; ``timeouts`` for each wait within it.
+    ``limit`` is shared with other restores whose helpers shall not run all at the same time.
+    ``trace`` is told each transition of the stream's machine. ``name`` is the restore's in log
+    records (default: its fd's number).
 
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
     been undone. Raises TargetError when ``fd`` is none.
@@ -83,7 +83,7 @@ def restore_ao(
         own_fd,
         target,
         ao,
-        silence=silence,
+        timeouts=timeouts,
         limit=limit,
         to_eof=to_eof,
         legacy=legacy,
@@ -103,7 +103,7 @@ class _Restore:
         target: Target,
         ao: Ao[RestoreResult],
         *,
-        silence: float | None,
+        timeouts: Timeouts | None,
         limit: HelperLimit | None,
         to_eof: bool,
         legacy: bool,
@@ -141,8 +141,8 @@ class _Restore:
         self._emulator_context_seen = False
         self._libxc_offset = 0
         self._place = Place(ctx, limit)
-        self._silence = silence
-        self._silence_watch: SilenceWatch | None = None
+        self.timeouts = timeouts or Timeouts()
+        self._stall_watch: StallWatch | None = None
         self._journal = Journal(
             ctx,
             fd,
@@ -156,10 +156,14 @@ class _Restore:
         self._ao.set_abort_handler(self._fail)
         assert self._opening is not None
         self._opening.start()
-        if self._silence is not None:
-            self._silence_watch = SilenceWatch(
-                self._ctx, self._fd, self._silence, self._taken, self._fail
-            )
+        self._stall_watch = StallWatch(
+            self._ctx,
+            self._fd,
+            self.timeouts,
+            moved=self._taken,
+            helper_has_it=lambda: self._loan.lent,
+            expired=self._fail,
+        )
 
     # -- the way there
 
@@ -379,7 +383,7 @@ class _Restore:
         )
 
     def _finish(self) -> None:
-        self._stop_silence_watch()
+        self._stop_stall_watch()
         self._journal.enter(Phase.FINISHING)
         self._target_calls += 1
 
@@ -451,7 +455,7 @@ class _Restore:
         if not self._filtered() or self._ao.aborting is not None:
             self._ao.abort(error)
             self._error = self._ao.aborting  # the caller's abort, if that came first
-        self._stop_silence_watch()
+        self._stop_stall_watch()
         if self._place.waiting:
             self._place.give_back()
         self._journal.enter(Phase.UNDOING)
@@ -507,9 +511,9 @@ class _Restore:
 
         call(finished)
 
-    def _stop_silence_watch(self) -> None:
-        if self._silence_watch is not None:
-            self._silence_watch.stop()
+    def _stop_stall_watch(self) -> None:
+        if self._stall_watch is not None:
+            self._stall_watch.stop()
 
     def _libxl_records(self) -> int:
         return 0 if self._reader is None else self._reader.record_number

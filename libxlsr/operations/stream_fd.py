@@ -29,6 +29,11 @@ class Loan:
     def __init__(self) -> None:
         self._lent: tuple[int, bool] | None = None
 
+    @property
+    def lent(self) -> bool:
+        """Whether the target has it."""
+        return self._lent is not None
+
     def lend(self, fd: int) -> None:
         """The target has it from now on."""
         self._lent = (fd, os.get_blocking(fd))

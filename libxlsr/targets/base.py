@@ -22,6 +22,7 @@ from typing import Callable, Optional, Protocol
 from libxlsr.errors import LibxlsrError
 from libxlsr.formats import libxl, xl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.targets.timeouts import Timeouts
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,10 @@ FinishDone = Callable[[Optional[Restored], Optional[LibxlsrError]], None]
 
 class TargetHooks(Protocol):
     """What a target may ask of the restore that runs it."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long to wait for whom; the target keeps to those that concern what it starts."""
 
     def progress(self, counters: Mapping[str, int]) -> None:
         """Counters that grew: "bytes" (read from the fd), "frames", "records"."""

@@ -29,6 +29,7 @@ from libxlsr.targets.base import (
     Restored,
     Target,
 )
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import IMAGE_HEADER, XL_HEADER, XL_OPTIONAL_DATA, join
 from libxlsr.testing.stepping import run_until
@@ -38,6 +39,8 @@ TRAILER = b"not libxc's, and not the target's"
 
 class Hooks:
     """`libxlsr.targets.TargetHooks` that note what they are told."""
+
+    timeouts = Timeouts()
 
     def __init__(self) -> None:
         self.counters: list[Mapping[str, int]] = []

@@ -123,6 +123,13 @@ def test_json(image: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert restored["image"] == {"kind": "xl", "compression": None}
     assert restored["stream_bytes"] == len(DATA)
     assert {event["event"] for event in progress} == {"progress"}
+    last = progress[-1]
+    assert (last["position"], last["total"], last["time_left"]) == (len(DATA), len(DATA), 0)
+    assert (last["phase"], last["frames"]) == ("finishing", 8)
+    assert last["records"] == restored["libxl_records"] + sum(restored["guest"]["records"].values())
+    assert last["rate"] > 0
+    assert last["elapsed"] <= restored["seconds"]
+    assert set(restored["phases"]) == {"opening", "preparing", "memory", "records", "finishing"}
 
 
 def test_json_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +188,9 @@ def test_no_xen_here(image: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["x", "--target", "moon"],
         ["x", "--deadline", "soon"],
         ["x", "--deadline", "-1"],
+        ["x", "--timeout", "5"],
+        ["x", "--timeout", "sender=5"],
+        ["x", "--timeout", "silence=soon"],
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,11 +322,14 @@ def _helper_of(pid: int) -> int:
             return int(pids[0])
 
 
-def test_a_deadline() -> None:
+@pytest.mark.parametrize(
+    "options", [["--deadline", "0.2"], ["--timeout", "helper=none", "--timeout", "silence=0.2"]]
+)
+def test_a_deadline(options: list[str]) -> None:
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, DATA[:200])
-        done = run("-", "--target", "image", "--deadline", "0.2", stdin=read_end)
+        done = run("-", "--target", "image", *options, stdin=read_end)
     finally:
         os.close(read_end)
         os.close(write_end)

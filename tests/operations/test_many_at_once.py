@@ -16,6 +16,7 @@ from libxlsr.operations.helper_limit import HelperLimit
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until, run_until_idle
@@ -88,7 +89,12 @@ def test_the_memory_of_an_idle_stream_is_bounded(ctx: Context, tmp_path: Path, s
         try:
             before, _ = tracemalloc.get_traced_memory()
             aos = [
-                restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"), silence=60.0)
+                restore_ao(
+                    ctx,
+                    fd,
+                    ImageTarget(ctx, tmp_path / "guest"),
+                    timeouts=Timeouts(silence=60.0, helper=60.0),
+                )
                 for fd, _ in ends
             ]
             run_until_idle(ctx)

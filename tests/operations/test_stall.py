@@ -1,9 +1,10 @@
-"""The deadline for silence: what counts as a silent sender, and what does not."""
+"""A stream that stands still: what is a silent sender, what a stuck helper, and what neither."""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.base import Target
 from libxlsr.targets.image.target import ImageTarget
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.fake_target import FakeTarget
+from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until, run_until_idle
 
 IMAGE = StreamBuilder("hvm", pages=4).build()
 SILENCE = 10.0
+HELPER = 30.0
 
 
 class Sender:
@@ -30,10 +34,11 @@ class Sender:
     def __init__(self, ctx: Context, clock: FakeClock) -> None:
         self.ctx = ctx
         self.clock = clock
+        self.timeouts = Timeouts(silence=SILENCE)
         self.read_end, self.write_end = os.pipe()
 
     def restore(self, target: Target) -> Ao[RestoreResult]:
-        return restore_ao(self.ctx, self.read_end, target, silence=SILENCE)
+        return restore_ao(self.ctx, self.read_end, target, timeouts=self.timeouts)
 
     def send(self, data: bytes) -> None:
         assert os.write(self.write_end, data) == len(data)
@@ -124,3 +129,79 @@ def wait_for_the_helper(sender: Sender) -> None:
     poll.register(sender.read_end, select.POLLIN)
     run_until(sender.ctx, lambda: not poll.poll(0))
     run_until_idle(sender.ctx)
+
+
+@pytest.mark.parametrize("open_end", [True, False], ids=["more may come", "all was sent"])
+@pytest.mark.parametrize("silence", [None, SILENCE])
+def test_a_helper_that_does_nothing(sender: Sender, open_end: bool, silence: float | None) -> None:
+    sender.timeouts = Timeouts(silence=silence, helper=HELPER)
+    target = FakeTarget(sender.ctx, held={"restore_libxc"})
+    sender.send(IMAGE)
+    if not open_end:
+        os.close(sender.write_end)
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: target.busy)
+    sender.pass_time(HELPER - 1)
+    assert ao.aborting is None
+    sender.pass_time(1 + HELPER / 4 + 1)
+    with pytest.raises(TimedOut, match="helper has done nothing for 30 s"):
+        ao.result()
+    assert target.rolled_back
+    if not open_end:
+        sender.write_end = os.open(os.devnull, os.O_WRONLY)
+
+
+def test_a_helper_that_comes_further_is_not_stuck(sender: Sender) -> None:
+    sender.timeouts = Timeouts(helper=HELPER)
+    target = FakeTarget(sender.ctx, held={"restore_libxc"})
+    sender.send(IMAGE)
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: target.busy)
+    assert target.hooks is not None
+    for number in range(10):
+        sender.pass_time(HELPER - 1)
+        target.hooks.progress({"frames": number + 1})
+    assert ao.aborting is None
+    ao.abort()
+    run_until(sender.ctx, lambda: ao.done)
+
+
+@pytest.mark.parametrize("busy_with", ["prepare", "emulator_context", "finish"])
+def test_where_no_helper_runs_none_is_stuck(sender: Sender, busy_with: str) -> None:
+    sender.timeouts = Timeouts(helper=HELPER)
+    target = FakeTarget(sender.ctx, held={busy_with})
+    sender.send(IMAGE + b"what is the caller's")
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: target.busy)
+    sender.pass_time(20 * HELPER)
+    assert ao.aborting is None
+    ao.abort()
+    run_until(sender.ctx, lambda: ao.done)
+
+
+def test_a_helper_that_was_stopped(sender: Sender, tmp_path: Path) -> None:
+    """A stopped process heeds no SIGTERM: SIGKILL ends it."""
+    sender.timeouts = Timeouts(helper=HELPER)
+    image = tmp_path / "image"
+    image.write_bytes(IMAGE)
+    target = ImageTarget(sender.ctx, tmp_path / "guest")
+    with open(image, "rb") as file:
+        ao = restore_ao(sender.ctx, file.fileno(), target, timeouts=sender.timeouts)
+        run_until(sender.ctx, lambda: bool(children()))
+        (pid,) = children()
+        os.kill(pid, signal.SIGSTOP)
+        sender.pass_time(2 * HELPER)
+        run_until(sender.ctx, lambda: ao.done)
+    with pytest.raises(TimedOut, match="helper has done nothing"):
+        ao.result()
+    assert list(tmp_path.iterdir()) == [image]
+
+
+def test_the_target_is_told_of_its_timeouts(sender: Sender) -> None:
+    sender.timeouts = Timeouts(hotplug=7.0)
+    target = FakeTarget(sender.ctx)
+    sender.send(IMAGE)
+    ao = sender.restore(target)
+    run_until(sender.ctx, lambda: ao.done)
+    assert target.hooks is not None
+    assert target.hooks.timeouts == Timeouts(device_model=60.0, hotplug=7.0)
