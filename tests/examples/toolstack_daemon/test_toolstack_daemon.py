@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import json
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -13,76 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from libxlsr.testing.builder import StreamBuilder
 
-ROOT = Path(__file__).resolve().parents[3]
-HOME = ROOT / "examples" / "toolstack_daemon"
+from .running import HOME, ROOT, Connection, RunningDaemon
+
 IMAGE = StreamBuilder("hvm", pages=4).build()
-
-
-class RunningDaemon:
-    """The program, its socket, and what it logs."""
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        self.path = directory / "sock"
-        self.output = directory / "guests"
-        self.output.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-X", "dev", "-W", "error", str(HOME / "toolstack_daemon.py")),
-                *("--socket", str(self.path), "--output", str(self.output), *options),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    def logged(self, text: str) -> str:
-        """Wait for the log line that has ``text`` in it."""
-        assert self.process.stderr is not None
-        lines = []
-        for line in self.process.stderr:
-            lines.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"never logged {text!r}: {lines}")
-
-    def stop(self) -> str:
-        """SIGTERM; the rest of its log."""
-        self.process.send_signal(signal.SIGTERM)
-        _, rest = self.process.communicate(timeout=60)
-        return rest
-
-
-class Connection:
-    """A client's."""
-
-    def __init__(self, daemon: RunningDaemon) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(60)
-        self.sock.connect(str(daemon.path))
-        self.lines = self.sock.makefile()
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.lines.close()
-        self.sock.close()
-
-    def ask(self, request: bytes, *fds: int) -> None:
-        socket.send_fds(self.sock, [request], list(fds))
-
-    def ask_for(self, name: str, fd: int) -> None:
-        self.ask(json.dumps({"name": name}).encode() + b"\n", fd)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        for line in self.lines:
-            yield json.loads(line)
 
 
 @pytest.fixture
@@ -103,13 +40,6 @@ def half_image() -> Iterator[int]:
     yield read_end
     os.close(read_end)
     os.close(write_end)
-
-
-def wait_for_memory(connection: Connection) -> None:
-    for event in connection.events():
-        if event.get("phase") == "memory":
-            return
-    raise AssertionError("the restore never came to the memory")
 
 
 def test_the_client_restores_the_example(daemon: RunningDaemon) -> None:
@@ -157,7 +87,7 @@ def test_many_clients_at_once(daemon: RunningDaemon, tmp_path: Path) -> None:
 def test_disconnecting_cancels(daemon: RunningDaemon, half_image: int) -> None:
     with Connection(daemon) as connection:
         connection.ask_for("gone", half_image)
-        wait_for_memory(connection)
+        connection.wait_for_memory()
         assert len(list(daemon.output.iterdir())) == 1
     daemon.logged("gone: cancelled and undone")
     assert list(daemon.output.iterdir()) == []
@@ -168,7 +98,7 @@ def test_sigterm_undoes_what_runs(tmp_path: Path, half_image: int) -> None:
     daemon.logged("listening")
     with Connection(daemon) as connection:
         connection.ask_for("unlucky", half_image)
-        wait_for_memory(connection)
+        connection.wait_for_memory()
         rest = daemon.stop()
     assert "stopped" in rest
     assert "Traceback" not in rest
