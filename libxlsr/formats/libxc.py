@@ -40,6 +40,7 @@ __all__ = [
     "IHDR_MARKER",
     "IHDR_OPT_BIG_ENDIAN",
     "IMAGE_HEADER_SIZE",
+    "LARGEST_BODY",
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "RECORD_HEADER_SIZE",
@@ -49,6 +50,7 @@ __all__ = [
     "ImageHeader",
     "RecordHeader",
     "RecordType",
+    "check_body_length",
     "check_padding",
     "record_name",
 ]
@@ -71,6 +73,11 @@ PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
 REC_LENGTH_MAX = 128 << 20
+
+LARGEST_BODY = 16 << 20
+"""Bytes of a record but PAGE_DATA. The largest that Xen writes is HVM_CONTEXT, with some 16 KiB a
+vCPU, and X86_PV_P2M_FRAMES, which has 16 MiB for a guest of 4 TiB. libxenguest takes
+REC_LENGTH_MAX; a record that is held in memory is not to take that much of it."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,18 @@ EMPTY_RECORDS = frozenset(
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
     return _KNOWN.get(record_type, f"record type {record_type:#010x}")
+
+
+def check_body_length(length: int, offset: int, record: str) -> None:
+    """Raises StreamError for a body, of any record but PAGE_DATA, that is larger than Xen's. Its
+    ``length`` stands at ``offset``."""
+    if length > LARGEST_BODY:
+        raise StreamError(
+            f"body length is {length:#x}",
+            offset=offset,
+            record=record,
+            expected=f"at most {LARGEST_BODY:#x}, more than Xen writes",
+        )
 
 
 @dataclass(frozen=True)

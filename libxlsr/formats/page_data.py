@@ -30,7 +30,12 @@ from operator import sub
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer, check_length, check_reserved
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
-from libxlsr.formats.page_types import PAGE_TYPE_NAMES, WITHOUT_DATA
+from libxlsr.formats.page_types import (
+    PAGE_TYPE_NAMES,
+    WITHOUT_DATA,
+    has_page_tables,
+    is_page_table,
+)
 
 PAGE_DATA_PFN_MASK = 0x000FFFFFFFFFFFFF
 PAGE_DATA_TYPE_MASK = 0xF000000000000000
@@ -136,6 +141,17 @@ class PageData:
                 begin = end
         if gfns:
             yield gfns[begin], len(gfns) - begin
+
+    def page_tables(self) -> Iterator[tuple[int, int]]:
+        """``(index, gfn)`` of each page table: of its contents among the record's pages, from 0
+        on, and of its frame."""
+        if not has_page_tables(self.types):
+            return
+        with_data = self.types.translate(_TYPE_TO_HAS_DATA)
+        frames = zip(compress(self.gfns, with_data), compress(self.types, with_data))
+        for index, (gfn, page_type) in enumerate(frames):
+            if is_page_table(page_type):
+                yield index, gfn
 
     def encode(self) -> bytes:
         """The record's body up to the first page's contents."""

@@ -38,6 +38,20 @@ WITHOUT_DATA = frozenset(
 )
 
 
+_TABLES = frozenset({0x1, 0x2, 0x3, 0x4, 0x9, 0xA, 0xB, 0xC})
+_NO_TABLES = bytes(byte for byte in range(256) if byte not in _TABLES)
+
+
+def is_page_table(page_type: int) -> bool:
+    """Whether a page of this type is a PV guest's page table, of any level, pinned or not."""
+    return page_type in _TABLES
+
+
+def has_page_tables(types: bytes) -> bool:
+    """Whether any of these page types is that of a page table."""
+    return bool(types.translate(None, _NO_TABLES))
+
+
 def has_data(page_type: int) -> bool:
     """Whether a page of this type has its contents in the stream."""
     return page_type not in WITHOUT_DATA

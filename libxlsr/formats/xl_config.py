@@ -201,6 +201,13 @@ class Config:
             raise self._wrong(path, "is no truth value", '"True" or "False"')
         return {"True": True, "False": False}.get(untrusted)
 
+    def check(self) -> None:
+        """Raises StreamError where what a restore asks for is missing or makes no sense."""
+        _ = (self.domain_type, self.name, self.max_vcpus, self.target_memkb)
+        _ = (self.video_memkb, self.shadow_memkb)
+        if self.value("c_info", "uuid") is not None:
+            _ = self.uuid
+
     @property
     def domain_type(self) -> str:
         """'pv', 'pvh' or 'hvm'."""

@@ -270,6 +270,7 @@ class Opening:
             config = None
             if self._header.has_json:
                 config = xl.decode_optional_data(self._header, data)
+                config.check()
         except LibxlsrError as error:
             self._on_failed(error)
             return

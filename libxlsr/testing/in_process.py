@@ -24,6 +24,7 @@ class InProcessImageTarget(ImageTarget):
         assert self._staged is not None
         result: dict[str, Any] | None = None
         error: LibxlsrError | None = None
+        config = self._image.config
         try:
             result = self.run_worker(
                 {
@@ -31,6 +32,7 @@ class InProcessImageTarget(ImageTarget):
                     "offset": stream.offset,
                     "prefix": stream.prefix.hex(),
                     "directory": str(self._staged.path),
+                    "domain": None if config is None else (config.domain_type, config.max_vcpus),
                 }
             )
         except LibxlsrError as raised:

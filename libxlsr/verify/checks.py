@@ -10,6 +10,7 @@ from typing import Union
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.hvm_context import HVM_SAVE_NAMES, HvmContext, hvm_save_name
+from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU
 from libxlsr.formats.hvm_params import (
     HVM_PARAM_BUFIOREQ_PFN,
     HVM_PARAM_CONSOLE_PFN,
@@ -64,7 +65,6 @@ _STATE = {
 _NEEDED_PARAMS = (HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN)
 _FRAME_PARAMS = (*_NEEDED_PARAMS, HVM_PARAM_IOREQ_PFN, HVM_PARAM_BUFIOREQ_PFN)
 
-_HVM_SAVE_CODE_CPU = 2
 QEMU_MAGIC = b"QEVM"
 """What QEMU's state begins with (QEMU_VM_FILE_MAGIC in its migration/savevm.h)."""
 
@@ -163,12 +163,9 @@ class Checks(Visitor):
     def optional_data(self, data: xl.OptionalData) -> None:
         config = self.config = data.config
         try:
-            # Whatever a restore asks for.
             self._domain_type = config.domain_type
             self._max_vcpus = config.max_vcpus
-            _ = config.name, config.target_memkb, config.video_memkb, config.shadow_memkb
-            if config.value("c_info", "uuid") is not None:
-                _ = config.uuid
+            config.check()
         except StreamError as error:
             self._add_error("xl-config", message_of(error), error, None)
         if data.tail:
@@ -280,7 +277,7 @@ class Checks(Visitor):
             if (entry.typecode, entry.instance) in seen:
                 self.report("hvm-context-entry", f"a second {entry.name}[{entry.instance}]")
             seen.add((entry.typecode, entry.instance))
-        vcpus = {instance for typecode, instance in seen if typecode == _HVM_SAVE_CODE_CPU}
+        vcpus = {instance for typecode, instance in seen if typecode == HVM_SAVE_CODE_CPU}
         if not vcpus:
             self.report("hvm-context-vcpu", "no entry for any vCPU")
         elif self._max_vcpus is not None and max(vcpus) >= self._max_vcpus:

@@ -106,6 +106,13 @@ class FrameMap:
         if end > begin:
             yield begin, end - begin
 
+    def unnamed(self) -> int:
+        """How many frames below ``end`` were not named, of those in chunks in which one was."""
+        return sum(
+            chunk.count(0, 0, max(min(CHUNK_FRAMES, self.end - first), 0))
+            for first, chunk in self.chunks()
+        )
+
     def _chunk(self, index: int) -> bytearray | None:
         chunk = self._chunks.get(index)
         if chunk is None and len(self._chunks) < CHUNKS_MAX:

@@ -7,17 +7,17 @@ from collections import Counter
 from itertools import islice
 from typing import Callable
 
+from libxlsr.errors import StreamError
 from libxlsr.formats import page_types
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.libxc_pv import X86PvP2mFrames
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.page_types import has_page_tables
+from libxlsr.formats.pv_page_table import check_table
+from libxlsr.verify.findings import message_of
 from libxlsr.verify.frame_map import HAS_DATA, NAMED, TYPE_MASK, FrameMap
 
 _GAPS_SHOWN = 4
-_PAGE_PRESENT = 1
-_PTE_FRAME = ((1 << 40) - 1) << 12  # pte_to_frame() in tools/libs/guest/xg_sr_common_x86_pv.c
-_TABLES = frozenset({1, 2, 3, 4, 9, 10, 11, 12})
-_NO_TABLES = bytes(byte for byte in range(256) if byte not in _TABLES)
 _ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
 
 Report = Callable[[str, str], None]
@@ -65,18 +65,12 @@ class MemoryChecks:
 
     def page_tables(self, first_gfn: int, data: bytes) -> None:
         """The contents of page tables, of any level."""
-        limit = self.p2m_covered << 12
         for number in range(len(data) // PAGE_SIZE):
-            entries = array("Q", data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE])
-            highest = max(
-                (entry & _PTE_FRAME for entry in entries if entry & _PAGE_PRESENT), default=-1
-            )
-            if highest >= limit:
-                self._report(
-                    "pte-beyond-p2m",
-                    f"a page table in frame {first_gfn + number:#x} points to frame "
-                    f"{highest >> 12:#x}, expected less than {self.p2m_covered:#x}",
-                )
+            table = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+            try:
+                check_table(table, first_gfn + number, self.p2m_covered, None)
+            except StreamError as error:
+                self._report("pte-beyond-p2m", message_of(error))
 
     def exists(self, gfn: int) -> bool:
         """Whether a guest frame has memory behind it."""
@@ -89,6 +83,8 @@ class MemoryChecks:
             self._report(
                 "frames-untracked", f"{self.frames.untracked} entries were not kept track of"
             )
+            if all_frames_named and (missing := self.frames.unnamed()):
+                self._report("frames-missing", f"{missing} of those that were kept track of")
         elif all_frames_named:
             self._check_gaps()
         counts = self.frames.counts()
@@ -133,13 +129,3 @@ class MemoryChecks:
 def frame_range(first: int, number: int) -> str:
     """A range of guest frames as messages show it."""
     return f"{first:#x}" if number == 1 else f"{first:#x}-{first + number - 1:#x}"
-
-
-def has_page_tables(types: bytes) -> bool:
-    """Whether any of these page types is that of a page table."""
-    return bool(types.translate(None, _NO_TABLES))
-
-
-def is_page_table(page_type: int) -> bool:
-    """Whether a page type (0 to 15) is that of a page table."""
-    return page_type in _TABLES

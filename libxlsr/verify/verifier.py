@@ -13,11 +13,10 @@ from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
-from libxlsr.formats.page_types import WITHOUT_DATA
+from libxlsr.formats.page_types import WITHOUT_DATA, has_page_tables, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.digest import GuestDigest
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
-from libxlsr.verify.memory_checks import has_page_tables, is_page_table
 from libxlsr.walk.opening import OpenedImage, open_image
 from libxlsr.walk.source import CompressionDamaged
 from libxlsr.walk.visitor import Record

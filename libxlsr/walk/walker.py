@@ -12,7 +12,7 @@ lengths still say where the next record begins: a wrong body does not hide what 
 header, an unknown length or the end of the bytes stops everything.
 
 Record lengths, counts and frame numbers are checked before they size anything. A body is held in
-memory only up to BODY_MAX; pages and the device model's state pass by in pieces.
+memory only up to LARGEST_BODY; pages and the device model's state pass by in pieces.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ from libxlsr.formats.page_types import WITHOUT_DATA
 from libxlsr.stream.order import RecordOrder as LibxlOrder
 from libxlsr.walk.source import Source, Truncated
 from libxlsr.walk.visitor import Problem, Record, Visitor
-
-BODY_MAX = 16 << 20
-"""Bytes of a libxc record's body but PAGE_DATA. The largest that Xen writes is HVM_CONTEXT, with
-some 16 KiB a vCPU, and X86_PV_P2M_FRAMES, which has 16 MiB for a guest of 4 TiB."""
 
 _PAGES_AT_A_TIME = 64
 
@@ -219,7 +215,7 @@ class Walker:
     def _small_libxl_body(self, record: Record) -> None:
         # RecordHeader.decode() allows EMULATOR_XENSTORE_DATA 1 MiB; CHECKPOINT_STATE has 4 bytes.
         is_state = record.type == libxl.RecordType.CHECKPOINT_STATE
-        if is_state and record.length > BODY_MAX:
+        if is_state and record.length > libxc.LARGEST_BODY:
             self._skip(padded_length(record.length))
             return
         with self._no_way_past():
@@ -306,15 +302,10 @@ class Walker:
         self._visitor.checkpoint(self._checkpoints)
 
     def _libxc_body(self, record: Record) -> None:
-        if record.length > BODY_MAX:
-            self._problem(
-                "record-too-large",
-                StreamError(
-                    f"body length is {record.length:#x}",
-                    offset=record.offset + 4,
-                    expected=f"at most {BODY_MAX:#x}, more than Xen writes",
-                ),
-            )
+        try:
+            libxc.check_body_length(record.length, record.offset + 4, record.name)
+        except StreamError as error:
+            self._problem("record-too-large", error)
             self._skip(padded_length(record.length))
             return
         with self._no_way_past():

@@ -1,4 +1,5 @@
-"""What an offline restore refuses, verify refuses; no damage makes verify fall over."""
+"""What an offline restore refuses, verify refuses, and the other way round; no damage makes verify
+fall over."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ import libxlsr
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
+from libxlsr.verify.findings import RULES, Severity
 from libxlsr.verify.verifier import Verified
 
+from .test_every_finding import CASES
 from .verify_images import verify_bytes
 
 STREAMS: list[dict[str, Any]] = [
@@ -23,6 +26,10 @@ STREAMS: list[dict[str, Any]] = [
     {"checkpoints": [[3, 4], [1]]},
 ]
 SEEDS_EACH = 75
+
+
+def is_error(finding_id: str) -> bool:
+    return RULES[finding_id].severity is Severity.ERROR
 
 
 def refused(data: bytes, directory: Path) -> LibxlsrError | None:
@@ -52,6 +59,15 @@ def test_verify_refuses_whatever_restore_refuses(kind: dict[str, Any], tmp_path:
         verified = verify_bytes(damaged.data)
         if error is not None:
             assert not verified.good, f"seed {seed}: {damaged.what}: {error}"
+
+
+@pytest.mark.parametrize("finding_id", [one for one in CASES if is_error(one)])
+def test_restore_refuses_what_verify_calls_an_error(finding_id: str, tmp_path: Path) -> None:
+    for make, options in CASES[finding_id]:
+        if "expected" not in options:  # which restore is not asked for
+            error = refused(make(), tmp_path)
+            assert error is not None
+            assert error.message
 
 
 @pytest.mark.parametrize("kind", STREAMS, ids=str)

@@ -26,8 +26,9 @@ from libxlsr.formats.framing import RECORD_HEADER, Buffer, padded_length
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.pv_page_table import check_table
 from libxlsr.targets.image.exact_fd import ExactReader, end_of_stream
-from libxlsr.targets.image.libxc_restore import Checkpoint, LibxcRestore, Progress
+from libxlsr.targets.image.libxc_restore import Checkpoint, ConfiguredDomain, LibxcRestore, Progress
 from libxlsr.targets.image.state_files import StateFiles
 
 LOCATIONS = "locations"
@@ -46,21 +47,27 @@ class IndexingRestore(LibxcRestore):
     """A LibxcRestore that skips what it can and notes where it was."""
 
     def __init__(
-        self, reader: ExactReader, directory: Path, progress: Progress, checkpoint: Checkpoint
+        self,
+        reader: ExactReader,
+        directory: Path,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        domain: ConfiguredDomain | None = None,
     ) -> None:
-        super().__init__(reader, directory, progress, checkpoint)
+        super().__init__(reader, directory, progress, checkpoint, domain)
         status = os.fstat(reader.fileno())
         self._in_place = stat.S_ISREG(status.st_mode)
         self._size = status.st_size
         self._locations = os.open(directory / LOCATIONS, _FLAGS, 0o600)
 
     def _make_state(self, order: RecordOrder) -> StateFiles:
-        return _KeptRecords(self._directory, order)
+        return _KeptRecords(self._directory, order, self._max_vcpus)
 
     def _take_pages(self, batch: PageData) -> None:
         if self._in_place and self._stream is self._reader:
             position = os.lseek(self._reader.fileno(), 0, os.SEEK_CUR)
             self._skip_pages(position, batch.data_pages * PAGE_SIZE)
+            self._check_tables_at(position, batch)
             if not self._verifying:
                 for first_gfn, number in batch.data_runs():
                     self._note(first_gfn, number, position)
@@ -72,6 +79,13 @@ class IndexingRestore(LibxcRestore):
             super()._take_pages(batch)
             for first_gfn, number in batch.data_runs():
                 self._note(first_gfn, number, IN_MEMORY | first_gfn * PAGE_SIZE)
+
+    def _check_tables_at(self, position: int, batch: PageData) -> None:
+        for index, gfn in batch.page_tables() if self._is_pv else ():
+            place = position + index * PAGE_SIZE
+            table = os.pread(self._reader.fileno(), PAGE_SIZE, place).ljust(PAGE_SIZE, b"\0")
+            offset = self._reader.offset - (batch.data_pages - index) * PAGE_SIZE
+            check_table(table, gfn, self._state.p2m_covered, offset)
 
     def _skip_pages(self, position: int, nbytes: int) -> None:
         left = max(self._size - position, 0)
@@ -93,8 +107,8 @@ class IndexingRestore(LibxcRestore):
 class _KeptRecords(StateFiles):
     """Stores each record twice: decoded, and as it was."""
 
-    def __init__(self, directory: Path, order: RecordOrder) -> None:
-        super().__init__(directory, order)
+    def __init__(self, directory: Path, order: RecordOrder, max_vcpus: int | None) -> None:
+        super().__init__(directory, order, max_vcpus)
         self._records = os.open(directory / RECORDS, _FLAGS, 0o600)
 
     def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from libxlsr.errors import Aborted, LibxlsrError, StreamError
 from libxlsr.formats import libxc, page_data
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder
+from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB
+from libxlsr.formats.pv_page_table import check_table
 from libxlsr.targets.image.exact_fd import ExactReader
 from libxlsr.targets.image.memory import GuestMemory
 from libxlsr.targets.image.state_files import StateFiles
@@ -31,6 +33,14 @@ _CHUNK = 1 << 20
 _BUFFER_PAGES = 128
 """Pages in memory at a time: half a megabyte stays in a CPU's cache between read and write."""
 
+
+class ConfiguredDomain(NamedTuple):
+    """What the configuration says about the domain that the image has to fit into."""
+
+    domain_type: str
+    max_vcpus: int
+
+
 Progress = Callable[[Mapping[str, int]], None]
 Checkpoint = Callable[[int], tuple[CheckpointReply, int]]
 
@@ -40,16 +50,23 @@ class LibxcRestore:
 
     ``progress`` is told the counters so far, at each record. ``checkpoint(consumed)`` has the libxl
     records of a checkpoint read from the fd, and returns what shall be done and the offset in the
-    stream at which libxc's part goes on.
+    stream at which libxc's part goes on. ``domain`` is what the configuration says; None without.
     """
 
     def __init__(
-        self, reader: ExactReader, directory: Path, progress: Progress, checkpoint: Checkpoint
+        self,
+        reader: ExactReader,
+        directory: Path,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        domain: ConfiguredDomain | None = None,
     ) -> None:
         self._reader = reader
         reader.on_short_read = self._count_bytes  # who watches a slow sender sees each byte
         self._stream = self._reader
         self._directory = directory
+        self._configured = domain
+        self._max_vcpus = None if domain is None else domain.max_vcpus
         self._progress = progress
         self._ask_checkpoint = checkpoint
         self._start = reader.offset
@@ -74,6 +91,9 @@ class LibxcRestore:
             self._state = self._make_state(self._order)
             failover = self._read_records()
             pages = self._memory.finish()
+            if not domain.is_legacy_converted:  # there, frames that did not exist are not named
+                self._check_all_named()
+            self._check_p2m_frames()
             self._state.finish()
         finally:
             self._memory.close()
@@ -92,7 +112,7 @@ class LibxcRestore:
         }
 
     def _make_state(self, order: RecordOrder) -> StateFiles:
-        return StateFiles(self._directory, order)
+        return StateFiles(self._directory, order, self._max_vcpus)
 
     def _read_image_header(self) -> libxc.ImageHeader:
         start = self._reader.offset
@@ -102,7 +122,16 @@ class LibxcRestore:
     def _read_domain_header(self) -> libxc.DomainHeader:
         start = self._reader.offset
         data = self._reader.read(libxc.DOMAIN_HEADER_SIZE, "the libxc domain header")
-        return libxc.DomainHeader.decode(data, start)
+        domain = libxc.DomainHeader.decode(data, start)
+        configured = self._configured
+        if configured is not None and (configured.domain_type == "pv") != domain.is_pv:
+            raise StreamError(
+                f"this is the image of {'a PV' if domain.is_pv else 'an HVM or PVH'} guest",
+                offset=start,
+                record="libxc domain header",
+                expected=f"a {configured.domain_type} guest's, as the configuration says",
+            )
+        return domain
 
     def _read_records(self) -> LibxlsrError | None:
         """To END; or the reason why it went no further than the last checkpoint."""
@@ -152,14 +181,18 @@ class LibxcRestore:
         self._records[header.name] += 1
         if header.type == RecordType.PAGE_DATA:
             self._page_data(header)
-        elif header.type == RecordType.VERIFY:
+            return True
+        libxc.check_body_length(header.length, start + 4, header.name)
+        if header.type == RecordType.END:
+            return False
+        if header.type == RecordType.VERIFY:
             self._verifying = True
-        elif header.type != RecordType.END:
+        else:
             body_start = self._stream.offset
             body = memoryview(self._stream.read(header.padded_length, "a libxc record"))
             libxc.check_padding(body[header.length :], body_start + header.length, header.name)
             self._state.store(RecordType(header.type), body[: header.length], body_start)
-        return header.type != RecordType.END
+        return True
 
     def _skip(self, header: libxc.RecordHeader) -> None:
         left = header.padded_length
@@ -189,6 +222,7 @@ class LibxcRestore:
         """The contents of the frames of ``batch`` come next."""
         store = self._memory.verify_pages if self._verifying else self._memory.write_pages
         view = memoryview(self._pages)
+        tables = deque(batch.page_tables() if self._is_pv else ())
         filled = used = 0  # bytes of the buffer that were read, and handed on
         remaining = batch.data_pages * libxc.PAGE_SIZE
         for first_gfn, nr_pages in batch.data_runs():
@@ -196,13 +230,51 @@ class LibxcRestore:
             while length:
                 if used == filled:
                     filled, used = min(remaining, len(view)), 0
+                    first = batch.data_pages - remaining // libxc.PAGE_SIZE
                     self._stream.read_into(view[:filled], "the pages of PAGE_DATA")
                     remaining -= filled
+                    self._check_tables(tables, first, view[:filled])
                 piece = min(length, filled - used)
                 store(gfn, view[used : used + piece])
                 used += piece
                 length -= piece
                 gfn += piece // libxc.PAGE_SIZE
+
+    def _check_tables(self, tables: deque[tuple[int, int]], first: int, pages: memoryview) -> None:
+        """Check those of ``tables`` (`PageData.page_tables`) that are among ``pages``, which were
+        just read, the record's from number ``first`` on."""
+        start = self._stream.offset - len(pages)
+        while tables:
+            place = (tables[0][0] - first) * libxc.PAGE_SIZE
+            if place >= len(pages):
+                return
+            table = pages[place : place + libxc.PAGE_SIZE]
+            check_table(table, tables[0][1], self._state.p2m_covered, start + place)
+            tables.popleft()
+
+    def _check_all_named(self) -> None:
+        """Senders name each frame, if only to say that it does not exist. libxenguest does not
+        look, and the guest would miss memory that it had."""
+        end = self._state.p2m_covered if self._is_pv else None
+        gfn = self._memory.first_unnamed(end)
+        if gfn is not None:
+            raise StreamError(
+                f"frame {gfn:#x} was never sent, nor said not to exist",
+                offset=None,
+                record=RecordType.PAGE_DATA.name,
+                remedy="a record was lost: get a whole copy of the image",
+            )
+
+    def _check_p2m_frames(self) -> None:
+        """As libxenguest's update_guest_p2m(), which writes the P2M into these frames."""
+        for index, pfn in enumerate(self._state.p2m):
+            if self._memory.type_of(pfn) != XEN_DOMCTL_PFINFO_NOTAB:
+                raise StreamError(
+                    f"frame {index} of the P2M is at pfn {pfn:#x}",
+                    offset=None,
+                    record=RecordType.X86_PV_P2M_FRAMES.name,
+                    expected="an ordinary frame with contents",
+                )
 
     # -- checkpoints
 

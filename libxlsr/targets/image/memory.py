@@ -81,6 +81,25 @@ class GuestMemory:
             position += len(chunk)
         return {PAGE_TYPE_NAMES[kind]: number for kind, number in counts.items() if number}
 
+    def type_of(self, gfn: int) -> int | None:
+        """The type that a frame was last named with; None if it never was."""
+        byte = os.pread(self._types, 1, gfn)
+        return byte[0] & 0xF if byte and byte[0] else None
+
+    def first_unnamed(self, end: int | None = None) -> int | None:
+        """The first frame below ``end`` (the highest frame that was named, if None) that no
+        record named; None if there is none."""
+        size = os.fstat(self._types).st_size
+        end = size if end is None else end
+        position = 0
+        while position < end:
+            chunk = os.pread(self._types, min(_CHUNK, end - position), position)
+            gap = chunk.find(0)
+            if gap >= 0 or not chunk:
+                return position + max(gap, 0)
+            position += len(chunk)
+        return None
+
     def close(self) -> None:
         """Close both files."""
         os.close(self._memory)

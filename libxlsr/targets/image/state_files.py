@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.framing import Buffer
+from libxlsr.formats.hvm_context import HvmContext
+from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU
 from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams, hvm_param_name
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
@@ -29,8 +32,10 @@ class StateFiles:
     """Decodes records and stores them below ``directory``; a later record takes the place of an
     earlier one of its kind, as in libxenguest."""
 
-    def __init__(self, directory: Path, order: RecordOrder) -> None:
+    def __init__(self, directory: Path, order: RecordOrder, max_vcpus: int | None = None) -> None:
+        """``max_vcpus``: how many the domain has; None where that is not known."""
         self._directory = directory
+        self._max_vcpus = max_vcpus
         self._order = order
         self._guest_width = 8
         self.p2m_covered = 0
@@ -52,6 +57,7 @@ class StateFiles:
         elif isinstance(body, X86PvP2mFrames):
             self._p2m_frames(body, offset)
         elif isinstance(body, X86PvVcpu):
+            self._check_vcpu(body.vcpu_id, record_type, offset)
             name = f"{layout.VCPUS}/{body.vcpu_id}/{_VCPU_FILES[record_type]}"
             self._write(name, body.context)
             if record_type is RecordType.X86_PV_VCPU_BASIC:
@@ -66,8 +72,21 @@ class StateFiles:
             self._write_json(layout.CPUID_POLICY, [leaf._asdict() for leaf in body.leaves])
         elif isinstance(body, X86MsrPolicy):
             self._write_json(layout.MSR_POLICY, [msr._asdict() for msr in body.msrs])
-        elif record_type is RecordType.HVM_CONTEXT:
+        elif isinstance(body, HvmContext):
+            for entry in body.entries:
+                if entry.typecode == HVM_SAVE_CODE_CPU:
+                    self._check_vcpu(entry.instance, record_type, offset)
             self._write(layout.HVM_CONTEXT, bytes(data))
+
+    def _check_vcpu(self, vcpu_id: int, record_type: RecordType, offset: int) -> None:
+        """libxenguest refuses a vCPU that the new domain has not, and so does Xen (hvm_load())."""
+        if self._max_vcpus is not None and vcpu_id >= self._max_vcpus:
+            raise StreamError(
+                f"state of vCPU {vcpu_id}",
+                offset=offset,
+                record=record_type.name,
+                expected=f"less than the {self._max_vcpus} vCPUs of the configuration",
+            )
 
     def _take_hvm_params(self, body: HvmParams, offset: int) -> None:
         """One by one: convert-legacy-stream writes two records, of different parameters."""
@@ -96,6 +115,11 @@ class StateFiles:
         self.p2m_covered = body.extend(self.p2m_covered, offset)
         first = body.start_pfn // (PAGE_SIZE // self._guest_width)
         self._p2m[first : first + len(body.p2m_pfns)] = array("Q", body.p2m_pfns)
+
+    @property
+    def p2m(self) -> Sequence[int]:
+        """The frames that hold a PV guest's P2M itself."""
+        return self._p2m
 
     def _write(self, name: str, data: bytes) -> None:
         self._written.add(name)

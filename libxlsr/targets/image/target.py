@@ -68,6 +68,7 @@ class ImageTarget:
         assert self._staged is not None
         assert self._hooks is not None
 
+        config = self._image.config
         self._helper = Helper(
             self._ctx,
             self._worker,
@@ -80,6 +81,7 @@ class ImageTarget:
             "offset": stream.offset,
             "prefix": stream.prefix.hex(),
             "directory": str(self._staged.path),
+            "domain": None if config is None else (config.domain_type, config.max_vcpus),
         }
         try:
             self._helper.start(args, {"fd": stream.fd})

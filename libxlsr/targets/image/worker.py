@@ -1,7 +1,8 @@
 """The program in the offline target's helper: reads the libxc stream from the fd into files.
 
 Arguments: ``fd``, ``offset`` (where the libxc stream starts), ``prefix`` (its first bytes that were
-read from the fd already, in hex), ``directory``. The result is `LibxcRestore.run`'s.
+read from the fd already, in hex), ``directory``, ``domain`` (type and number of vCPUs in the
+configuration; None without one). The result is `LibxcRestore.run`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from libxlsr.errors import TargetError
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.helper.child import Channel
 from libxlsr.targets.image.exact_fd import ExactReader
-from libxlsr.targets.image.libxc_restore import LibxcRestore
+from libxlsr.targets.image.libxc_restore import ConfiguredDomain, LibxcRestore
 
 
 def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def restore_libxc(
     reader = ExactReader(args["fd"], args["offset"], bytes.fromhex(args["prefix"]))
     directory = Path(args["directory"])
     try:
-        return restore(reader, directory, channel.progress, checkpoint).run()
+        domain = None if args["domain"] is None else ConfiguredDomain(*args["domain"])
+        return restore(reader, directory, channel.progress, checkpoint, domain).run()
     except OSError as error:
         doing = f"can't write the guest's memory and state in {directory.parent}"
         raise TargetError.from_oserror(error, doing) from error
