@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from libxlsr.cli.arguments import image_source
@@ -13,6 +14,7 @@ from libxlsr.cli.report import Report
 from libxlsr.contents.guest_state import flattened
 from libxlsr.errors import Aborted
 from libxlsr.operations.contents import inspect as inspect_image
+from libxlsr.operations.contents import write_page
 
 ROWS_MAX = 20
 LIST_MAX = 12
@@ -33,6 +35,13 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object with everything")
     parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="PAGE",
+        help="write it as an HTML page, which needs nothing beside it: a map of memory, the "
+        "records, the frames sent in each round, the state",
+    )
+    parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="show every register and every round"
     )
     parser.set_defaults(command=inspect)
@@ -44,9 +53,13 @@ def inspect(options: argparse.Namespace, report: Report) -> int:
         description = inspect_image(image_source(options.image), full=options.full)
     except KeyboardInterrupt:
         raise Aborted("aborted by SIGINT") from None
+    if options.html is not None:
+        write_page(description, options.html)
     if report.json:
         json.dump(description, sys.stdout)
         print()
+    elif options.html is not None:
+        report.line(f"{options.image}: described in {options.html}")
     else:
         for line in _lines(description, everything=options.verbose > 0):
             report.line(line)

@@ -10,6 +10,7 @@ from typing import Any
 
 from libxlsr.contents.collector import Collector
 from libxlsr.contents.guest_state import guest_state
+from libxlsr.contents.memory_map import memory_map
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_types import (
     PAGE_TYPE_NAMES,
@@ -85,6 +86,7 @@ def _memory(contents: Collector, memory: MemoryChecks) -> dict[str, Any]:
         "highest_frame": max(memory.frames.end - 1, 0),
         "p2m_covered": memory.p2m_covered,
         "sent_again": memory.sent_again,
+        "map": memory_map(memory.frames, max(memory.frames.end, memory.p2m_covered)),
         "ranges": [
             {"first": first, "frames": number, "type": name} for first, number, name in ranges
         ],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from libxlsr.contents.collector import Collector
 from libxlsr.contents.description import describe
 from libxlsr.contents.difference import Difference, Side, difference
-from libxlsr.errors import StreamError
+from libxlsr.contents.page import page
+from libxlsr.errors import StreamError, TargetError
 from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.staged_file import StagedFile
+from libxlsr.targets.image.small_files import flush, write_file
 from libxlsr.verify.digest import GuestDigest
 from libxlsr.verify.verifier import Verified, run_verification
 
@@ -23,6 +27,22 @@ def inspect(source: Source, *, full: bool = False) -> dict[str, Any]:
     with opened(source) as fd:
         verified, contents = run_verification(fd, Collector, full=full)
     return describe(_needed(verified, contents, source), verified)
+
+
+def write_page(description: dict[str, Any], output: Path) -> None:
+    """Write what `inspect` returned as an HTML page into the file ``output``.
+
+    It must not exist; its owner alone can read it. Raises TargetError; then there is none.
+    """
+    staged = StagedFile(output)
+    try:
+        write_file(staged.path, page(description).encode())
+        flush(staged.path)
+        staged.publish()
+    except OSError as error:
+        raise TargetError.from_oserror(error, f"can't write {output}") from error
+    finally:
+        staged.discard()
 
 
 def diff(a: Source, b: Source) -> Difference:
