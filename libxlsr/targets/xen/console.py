@@ -9,14 +9,14 @@ from __future__ import annotations
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.targets.base import Done
+from libxlsr.targets.xen import device_nodes
 from libxlsr.targets.xen.create import BuildState
 from libxlsr.xen.watches import Watches
-from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
+from libxlsr.xen.xenstore import Transaction, Xenstore
 
 XENCONSOLE_LIMIT = 1048576
 """LIBXL_XENCONSOLE_LIMIT, bytes that xenconsoled keeps."""
 
-XENBUS_STATE_INITIALISING = 1
 TTY_TIMEOUT = 10.0
 """LIBXL_INIT_TIMEOUT, seconds that xenconsoled has to open a tty."""
 
@@ -28,54 +28,32 @@ def add_nodes(xenstore: Xenstore, state: BuildState, console_gfn: int) -> None:
 
 def _add_nodes(nodes: Transaction, state: BuildState, console_gfn: int) -> None:
     domid, backend_domid = state.domid, state.console_domid
-    frontend = f"/local/domain/{domid}/console"
-    backend = f"/local/domain/{backend_domid}/backend/console/{domid}/0"
-    libxl = f"/libxl/{domid}/device/console/0"
-    front_perms = [Permission(domid, Perm.NONE), Permission(backend_domid, Perm.READ)]
-    back_perms = [Permission(backend_domid, Perm.NONE), Permission(domid, Perm.READ)]
-
-    nodes.rm(libxl)
-    nodes.write(f"{libxl}/frontend", frontend)
-    nodes.write(f"{libxl}/backend", backend)
-
-    # Of console 0 the guest writes nothing but backend-id: the directory holds what it must not
-    # fiddle with.
-    nodes.rm(frontend)
-    nodes.mkdir(frontend)
-    nodes.set_permissions(frontend, back_perms)
-    nodes.write(f"{frontend}/backend", backend)
-    _write(nodes, frontend, {"backend-id": str(backend_domid)}, front_perms)
-    read_only = {
-        "limit": str(XENCONSOLE_LIMIT),
-        "type": "xenconsoled",
-        "output": "pty",
-        "tty": "",
-        "port": str(state.console_port),
-        "ring-ref": str(console_gfn),
-    }
-    _write(nodes, frontend, read_only, back_perms)
-
-    nodes.rm(backend)
-    nodes.mkdir(backend)
-    nodes.set_permissions(backend, back_perms)
-    nodes.write(f"{backend}/frontend", frontend)
-    of_backend = {
-        "frontend-id": str(domid),
-        "online": "1",
-        "state": str(XENBUS_STATE_INITIALISING),
-        "protocol": "vt100",
-    }
-    _write(nodes, backend, of_backend, None)
-    _write(nodes, libxl, of_backend, None)
-
-
-def _write(
-    nodes: Nodes, under: str, values: dict[str, str], permissions: list[Permission] | None
-) -> None:
-    for key, value in values.items():
-        nodes.write(f"{under}/{key}", value)
-        if permissions is not None:
-            nodes.set_permissions(f"{under}/{key}", permissions)
+    device_nodes.add(
+        nodes,
+        f"/local/domain/{domid}/console",
+        f"/local/domain/{backend_domid}/backend/console/{domid}/0",
+        f"/libxl/{domid}/device/console/0",
+        domid=domid,
+        backend_domid=backend_domid,
+        of_frontend={"backend-id": str(backend_domid)},
+        read_only={
+            "limit": str(XENCONSOLE_LIMIT),
+            "type": "xenconsoled",
+            "output": "pty",
+            "tty": "",
+            "port": str(state.console_port),
+            "ring-ref": str(console_gfn),
+        },
+        # Of console 0 the guest writes nothing but backend-id: the directory holds what it must
+        # not fiddle with.
+        frontend_is_read_only=True,
+        of_backend={
+            "frontend-id": str(domid),
+            "online": "1",
+            "state": str(device_nodes.XENBUS_STATE_INITIALISING),
+            "protocol": "vt100",
+        },
+    )
 
 
 class TtyWait:

@@ -310,6 +310,8 @@ def _hvm(reader: _Reader, own: tuple[str, ...]) -> Hvm:
         )
     acpi = reader.flag("b_info", "acpi", default=reader.flag(*own, "acpi", default=True))
     generation_id = reader.numbers(*own, "ms_vm_genid", maximum=255)
+    if len(generation_id) not in (0, 16):
+        raise reader.wrong((*own, "ms_vm_genid"), f"has {len(generation_id)} bytes", "16")
     return Hvm(
         bios="seabios" if bios == "unknown" else bios,
         vga="cirrus" if vga == "unknown" else vga,

@@ -31,6 +31,7 @@ from libxlsr.targets.xen import (
     console,
     create,
     device_model,
+    device_nodes,
     domid_history,
     emulator_state,
     memory,
@@ -316,6 +317,9 @@ class XenTarget:
         xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
         xenstore_nodes.complete(xenstore, config, state, rings.store_gfn)
         console.add_nodes(xenstore, state, rings.console_gfn)
+        hvm = config.device_config.hvm
+        if hvm is not None and hvm.vkb:
+            xenstore.transact(lambda nodes: device_nodes.add_keyboard(nodes, state.domid))
 
     def _store_userdata(self) -> None:
         _xenctrl, _xenstore, config = self._parts()

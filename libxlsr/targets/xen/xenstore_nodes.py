@@ -7,6 +7,7 @@ A node that gets no permissions of its own inherits those of the node above.
 
 from __future__ import annotations
 
+import struct
 import time
 import uuid
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def complete(xenstore: Xenstore, config: DomainConfig, state: BuildState, store_
 
 def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store_gfn: int) -> None:
     paths = Paths.of(state.domid, config.uuid)
+    hvm = config.device_config.hvm
     for key, value in (
         ("memory/static-max", config.max_memkb),
         ("memory/target", config.target_memkb - config.targetmem_fudge_memkb),
@@ -128,9 +130,12 @@ def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store
     for vcpu in range(config.max_vcpus):
         online = "online" if vcpu in config.avail_vcpus else "offline"
         nodes.write(f"{paths.domain}/cpu/{vcpu}/availability", online)
-    if config.domain_type == "hvm":
-        hvm = config.device_config.hvm
-        nodes.write(f"{paths.vm}/rtc/timeoffset", "" if hvm is None else hvm.timeoffset)
+    if hvm is not None:
+        nodes.write(f"{paths.vm}/rtc/timeoffset", hvm.timeoffset)
+        if hvm.generation_id is not None:
+            # The guest's memory has it as well, from the image (libxl__ms_vm_genid_set).
+            halves = struct.unpack("<QQ", hvm.generation_id)
+            nodes.write(f"{paths.domain}/platform/generation-id", "{}:{}".format(*halves))
         nodes.write(f"{paths.vm}/image/ostype", "hvm")
     elif config.domain_type == "pv":
         nodes.write(f"{paths.vm}/image/ostype", "linux")
@@ -147,10 +152,14 @@ def _remove(nodes: Transaction, domid: int, handle: uuid.UUID, console_domid: in
     paths = Paths.of(domid, handle)
     for path in (paths.vm, paths.domain, paths.libxl):
         nodes.rm(path)
-    backends = f"/local/domain/{console_domid}/backend"
-    nodes.rm(f"{backends}/console/{domid}")
+    _remove_backend(nodes, f"/local/domain/{console_domid}/backend", "console", domid)
+    _remove_backend(nodes, "/local/domain/0/backend", "vkbd", domid)
+
+
+def _remove_backend(nodes: Transaction, backends: str, kind: str, domid: int) -> None:
+    nodes.rm(f"{backends}/{kind}/{domid}")
     # The first backend of a kind has made these, the last one takes them along
     # (libxl__xs_path_cleanup).
-    for path in (f"{backends}/console", backends):
+    for path in (f"{backends}/{kind}", backends):
         if nodes.directory(path) == []:
             nodes.rm(path)

@@ -154,6 +154,7 @@ def test_what_an_hvm_guest_can_not_have(
         ("boot", "c\0d"),
         ("usbversion", 4),
         ("ms_vm_genid", [256]),
+        ("ms_vm_genid", [1] * 15),
         ("ms_vm_genid", [True]),
         ("usbdevice_list", [1]),
         ("vnc", {"display": -1}),

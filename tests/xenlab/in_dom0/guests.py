@@ -25,17 +25,23 @@ MEMORY = {"pv": 96, "pvh": 128}
 BOOT_SECONDS = 300
 
 
-def xl(*arguments: str) -> str:
-    """Run xl and return what it printed; raises with that when it fails."""
+def output_of(*argv: str) -> str:
+    """Run a program and return what it printed; raises with that when it fails."""
     # Into files: an xl that stays in the background would keep pipes open.
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        done = subprocess.run(["xl", *arguments], stdout=stdout, stderr=stderr, check=False)
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        done = subprocess.run(argv, stdout=stdout, stderr=stderr, check=False)
         stdout.seek(0)
         stderr.seek(0)
-        output = stdout.read()
+        output = stdout.read().decode("utf-8", "replace")
         if done.returncode:
-            raise AssertionError(f"xl {' '.join(arguments)}: {output}{stderr.read()}")
+            said = stderr.read().decode("utf-8", "replace")
+            raise AssertionError(f"{' '.join(argv)}: {output}{said}")
     return output
+
+
+def xl(*arguments: str) -> str:
+    """Run xl and return what it printed; raises with that when it fails."""
+    return output_of("xl", *arguments)
 
 
 @dataclass

@@ -1,0 +1,118 @@
+"""HVM guests, as xl saved them, and how they are looked at from dom0.
+
+``tiny`` counts in memory (tiny_guest.py); ``seabios`` has a BIOS that finds nothing to boot, and
+most of the devices that QEMU can have; ``linux`` ticks as those in guests.py do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.xenlab.tiny_guest import tiny_guest
+
+from .guests import IMAGES, Guest, output_of, wait_until, xl
+
+TINY = IMAGES / "tiny.elf"
+LOGS = Path("/var/log/xen")
+
+_TINY = f"""\
+firmware_override="{TINY}"
+memory=32
+vga="none"
+nographic=1
+"""
+_SEABIOS = """\
+memory=64
+vcpus=2
+vga="std"
+vnc=1
+vncpasswd="a secret"
+serial="pty"
+usb=1
+usbdevice="tablet"
+soundhw="ac97"
+keymap="de"
+localtime=1
+"""
+_LINUX = """\
+kernel="/srv/guest/vmlinuz"
+ramdisk="/srv/guest/initrd"
+extra="console=hvc0 quiet"
+memory=160
+vcpus=1
+vga="none"
+nographic=1
+"""
+CONFIGS = {"tiny": _TINY, "seabios": _SEABIOS, "linux": _LINUX}
+LEAST_COUNT = 3
+
+
+class HvmGuest(Guest):
+    """An HVM guest and the image that xl saved of it."""
+
+    @property
+    def domid(self) -> int:
+        return int(xl("domid", self.name))
+
+    def count(self) -> int:
+        """The last number that the tiny guest has said; 0 where it has said none."""
+        found = re.findall(rf"^\(d{self.domid}\) tick ([0-9a-f]{{8}})", xl("dmesg"), re.MULTILINE)
+        return int(found[-1], 16) if found else 0
+
+    def wait_until_it_goes_on(self) -> None:
+        """Wait for a sign of life that only a guest that runs gives."""
+        if self.kind == "tiny":
+            before = self.count()
+            wait_until(lambda: self.count() > before, f"{self.name} to count")
+        elif self.kind == "linux":
+            self.wait_for_ticks(1)
+        else:
+            before = self.seconds()
+            wait_until(lambda: self.seconds() > before, f"{self.name} to run")
+
+    def seconds(self) -> float:
+        """The processor time that it has used."""
+        return float(xl("list", self.name).splitlines()[1].split()[5])
+
+    def qmp(self, command: str) -> Any:
+        """Ask the device model on the socket that libxl uses."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(f"/var/run/xen/qmp-libxl-{self.domid}")
+            lines = sock.makefile("rwb", buffering=0)
+            lines.readline()
+            for execute in ("qmp_capabilities", command):
+                lines.write(json.dumps({"execute": execute}).encode() + b"\r\n")
+                answer = json.loads(lines.readline())
+                while "return" not in answer:
+                    answer = json.loads(lines.readline())
+        return answer["return"]
+
+    def model_pid(self) -> int:
+        path = f"/local/domain/{self.domid}/image/device-model-pid"
+        return int(output_of("xenstore-read", path))
+
+
+def saved_hvm_guest(kind: str) -> HvmGuest:
+    """A guest of the kind, saved by xl when it ran; made once a boot of dom0."""
+    guest = HvmGuest(kind, f"lab-hvm-{kind}", IMAGES / f"hvm-{kind}.save")
+    if not guest.image.exists():
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        TINY.write_bytes(tiny_guest())
+        config = IMAGES / f"hvm-{kind}.cfg"
+        config.write_text(f'name="{guest.name}"\ntype="hvm"\n{CONFIGS[kind]}')
+        xl("create", "-q", str(config))
+        if kind == "tiny":
+            wait_until(lambda: guest.count() >= LEAST_COUNT, "the tiny guest to count")
+        elif kind == "linux":
+            guest.wait_for_ticks(3)
+        else:
+            guest.wait_until_it_goes_on()
+        unfinished = guest.image.with_suffix(".part")
+        xl("save", guest.name, str(unfinished))
+        unfinished.rename(guest.image)
+    return guest
