@@ -28,7 +28,7 @@ nographic=1
 _SEABIOS = """\
 memory=64
 vcpus=2
-vga="std"
+vga="stdvga"
 vnc=1
 vncpasswd="a secret"
 serial="pty"
@@ -66,13 +66,13 @@ class HvmGuest(Guest):
     def wait_until_it_goes_on(self) -> None:
         """Wait for a sign of life that only a guest that runs gives."""
         if self.kind == "tiny":
-            before = self.count()
-            wait_until(lambda: self.count() > before, f"{self.name} to count")
+            counted = self.count()
+            wait_until(lambda: self.count() > counted, f"{self.name} to count")
         elif self.kind == "linux":
             self.wait_for_ticks(1)
         else:
-            before = self.seconds()
-            wait_until(lambda: self.seconds() > before, f"{self.name} to run")
+            used = self.seconds()
+            wait_until(lambda: self.seconds() > used, f"{self.name} to run")
 
     def seconds(self) -> float:
         """The processor time that it has used."""

@@ -13,11 +13,12 @@ from libxlsr.xen.xenctrl import Xenctrl
 
 @dataclass(frozen=True)
 class HostState:
-    """Domains, xenstore, libxl's files, our children and fds."""
+    """Domains, xenstore, libxl's files and sockets, device models, our children and fds."""
 
     domains: frozenset[int]
     nodes: str
     files: frozenset[str]
+    models: frozenset[int]
     processes: frozenset[int]
     fds: frozenset[str]
 
@@ -31,10 +32,28 @@ class HostState:
         return cls(
             domains,
             nodes,
-            frozenset(str(path) for path in Path("/var/lib/xen").iterdir()),
+            frozenset(
+                str(path) for where in ("/var/lib/xen", "/var/run/xen") for path in _in(where)
+            ),
+            frozenset(_device_models()),
             frozenset(_descendants(os.getpid())),
             frozenset(os.listdir("/proc/self/fd")),
         )
+
+
+def _in(directory: str) -> Iterator[Path]:
+    path = Path(directory)
+    return path.iterdir() if path.is_dir() else iter(())
+
+
+def _device_models() -> Iterator[int]:
+    for process in Path("/proc").glob("[1-9]*"):
+        try:
+            argv = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended meanwhile
+            continue
+        if b"-xen-domid" in argv:
+            yield int(process.name)
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -1,81 +1,18 @@
-"""A domain that libxlsr restored is like one that xl restored, to xenstore and to xl.
-
-What xenstore may differ in is in xenstore_differences.txt, with the reason.
-"""
+"""A domain that libxlsr restored is like one that xl restored, to xenstore and to xl."""
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import pty
-import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from .guests import Guest, wait_until, xl
 from .restoring import restore_file
-
-DIFFERENCES = Path(__file__).with_name("xenstore_differences.txt")
-
-# Ports, frames, ptys and times: of these only that they are there is compared.
-VOLATILE = (
-    "/local/domain/N/store/port",
-    "/local/domain/N/store/ring-ref",
-    "/local/domain/N/console/port",
-    "/local/domain/N/console/ring-ref",
-    "/local/domain/N/console/tty",
-    "/vm/UUID/start_time",
-)
-
-
-def allowed_differences() -> list[str]:
-    """The patterns in the file: one a line, in front of its reason."""
-    lines = DIFFERENCES.read_text().splitlines()
-    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-
-
-@dataclass
-class Twin:
-    """What a restored domain looks like from dom0, ids taken out."""
-
-    nodes: dict[str, str]
-    """xenstore's nodes below the domain's own directories: path to value and permissions."""
-
-    listed: Any
-    """What xl list -l says of it."""
-
-
-def look_at(guest: Guest) -> Twin:
-    domid = xl("domid", guest.name).strip()
-    (listed,) = json.loads(xl("list", "-l", domid))
-    uuid = listed["config"]["c_info"]["uuid"]
-    below = {
-        f"/local/domain/{domid}": "/local/domain/N",
-        f"/vm/{uuid}": "/vm/UUID",
-        f"/libxl/{domid}": "/libxl/N",
-        f"/local/domain/0/backend/console/{domid}": "/local/domain/0/backend/console/N",
-    }
-    nodes = {}
-    for real, general in below.items():
-        output = subprocess.run(
-            ["xenstore-ls", "-fp", real], capture_output=True, text=True, check=True
-        ).stdout
-        for line in output.splitlines():
-            path, _, rest = line.partition(" = ")
-            path = general + path[len(real) :]
-            # Values and permissions: the domain's id as a word of its own, or after a permission.
-            rest = rest.replace(uuid, "UUID")
-            rest = re.sub(rf"(?<![0-9.])([nrwb]?){domid}(?![0-9.])", r"\1N", rest)
-            if path in VOLATILE:
-                rest = re.sub(r'^"[^"]+"', '"…"', rest)
-            nodes[path] = rest
-    listed["domid"] = None
-    return Twin(nodes, listed)
+from .twins import look_at
 
 
 def test_xenstore_and_xl_list_agree_with_xl_s_own(guest: Guest) -> None:
@@ -89,14 +26,7 @@ def test_xenstore_and_xl_list_agree_with_xl_s_own(guest: Guest) -> None:
 
     assert ours.listed == of_xl.listed
     assert ours.nodes["/local/domain/N/name"].startswith(f'"{guest.name}"')
-    paths = set(ours.nodes) | set(of_xl.nodes)
-    different = {path for path in paths if ours.nodes.get(path) != of_xl.nodes.get(path)}
-    unlisted = {
-        path: {"xl": of_xl.nodes.get(path), "libxlsr": ours.nodes.get(path)}
-        for path in sorted(different)
-        if not any(fnmatch.fnmatch(path, pattern) for pattern in allowed_differences())
-    }
-    assert unlisted == {}
+    assert of_xl.unlisted_differences(ours) == {}
 
 
 @pytest.fixture

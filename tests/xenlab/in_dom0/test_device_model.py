@@ -1,0 +1,114 @@
+"""A device model that does not come up: one message, within the deadline, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from libxlsr.errors import Aborted, LibxlsrError, TargetError
+from libxlsr.events import Context, run
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.xen import device_model
+from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+from .restoring import restore_file
+
+pytestmark = pytest.mark.usefixtures("unchanged_host")
+
+FAKE = Path(__file__).with_name("fake_model.py")
+LOG = Path("/var/log/xen/qemu-dm-ticker.log")
+
+
+def faking(way: str) -> XenOptions:
+    extra = json.dumps(["-way", way])
+    return XenOptions(overrides=[("b_info.device_model", str(FAKE)), ("b_info.extra", extra)])
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("exits", "the device model exited with 3"),
+        ("is-killed", "the device model was killed by SIGKILL"),
+        ("hangs-up", "the device model exited with 0"),
+        ("rubbish", "what is no QMP"),
+        ("floods", "more than 1048576 bytes at once"),
+        ("wrong-state", "state is internal-error"),
+        ("refuses-to-go-on", "the device model says: I won't"),
+        ("dies-before-it-goes-on", "the device model exited with 4"),
+    ],
+)
+def test_it_fails(hvm_image: Path, way: str, says: str) -> None:
+    with pytest.raises(TargetError, match=says) as caught:
+        restore_file(hvm_image, faking(way))
+    assert caught.value.last_log == "no display"
+    assert str(LOG) in str(caught.value)
+    assert LOG.read_text() == "no display\n"
+
+
+@pytest.mark.parametrize("way", ["never-listens", "never-greets", "never-ready"])
+def test_it_never_answers(hvm_image: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_model, "START_TIMEOUT", 3.0)
+    with pytest.raises(TargetError, match="did not get ready within 3 s"):
+        restore_file(hvm_image, faking(way))
+
+
+@pytest.mark.parametrize("way", ["never-listens", "never-ready"])
+def test_aborted_while_it_starts(hvm_image: Path, way: str) -> None:
+    ctx = Context()
+    fd = os.open(hvm_image, os.O_RDONLY)
+    try:
+        ao = restore_ao(ctx, fd, XenTarget(ctx, faking(way)), to_eof=True)
+        run(ctx, lambda: ao.done or _has_spoken())
+        ao.abort()
+        run(ctx, lambda: ao.done)
+        assert ctx.registered() == []
+    finally:
+        os.close(fd)
+    with pytest.raises(Aborted):
+        ao.result()
+
+
+def _has_spoken() -> bool:
+    return LOG.exists() and LOG.read_text() == "no display\n"
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> None:
+    LOG.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "qemu-system-i386", "/etc/passwd"])
+def test_it_is_no_program(hvm_image: Path, program: str) -> None:
+    with pytest.raises(TargetError, match="is no program here"):
+        restore_file(hvm_image, XenOptions(overrides=[("b_info.device_model", program)]))
+
+
+def test_it_can_not_be_executed(hvm_image: Path, tmp_path: Path) -> None:
+    program = tmp_path / "model"
+    program.write_bytes(b"\x7fELF but no more")
+    program.chmod(0o700)
+    with pytest.raises(TargetError, match="can't be started: execve failed: Exec format error"):
+        restore_file(hvm_image, XenOptions(overrides=[("b_info.device_model", str(program))]))
+
+
+def test_ten_logs_are_kept(hvm_image: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TargetError):
+            restore_file(hvm_image, faking("exits"))
+    assert LOG.with_name(f"{LOG.name}.1").read_text() == "no display\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        ("b_info.device_model_version", "qemu_xen_traditional", "no Xen runs today"),
+        ("b_info.device_model_stubdomain", "True", "stub domain"),
+        ("b_info.dm_restrict", "True", "dm_restrict"),
+    ],
+)
+def test_what_can_not_be_restored(hvm_image: Path, place: str, value: str, says: str) -> None:
+    with pytest.raises(LibxlsrError, match=says):
+        restore_file(hvm_image, XenOptions(overrides=[(place, json.dumps(value))]))

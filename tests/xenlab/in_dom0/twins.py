@@ -1,0 +1,89 @@
+"""What a restored domain looks like from dom0, to be compared with what xl makes of the same image.
+
+What xenstore may differ in is in xenstore_differences.txt, with the reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .guests import Guest, xl
+
+DIFFERENCES = Path(__file__).with_name("xenstore_differences.txt")
+
+# Ports, frames, ptys, processes and times: of these only that they are there is compared.
+VOLATILE = (
+    "/local/domain/N/store/port",
+    "/local/domain/N/store/ring-ref",
+    "/local/domain/N/console/port",
+    "/local/domain/N/console/ring-ref",
+    "/local/domain/N/console/tty",
+    "/local/domain/N/serial/0/tty",
+    "/local/domain/N/image/device-model-pid",
+    "/vm/UUID/start_time",
+)
+
+
+def allowed_differences() -> list[str]:
+    """The patterns in the file: one a line, in front of its reason."""
+    lines = DIFFERENCES.read_text().splitlines()
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+
+
+@dataclass
+class Twin:
+    """What a restored domain looks like from dom0, ids taken out."""
+
+    nodes: dict[str, str]
+    """xenstore's nodes below the domain's own directories: path to value and permissions."""
+
+    listed: Any
+    """What xl list -l says of it."""
+
+    def unlisted_differences(self, other: Twin) -> dict[str, dict[str, str | None]]:
+        """The nodes in which another differs, but for the allowed ones."""
+        paths = set(self.nodes) | set(other.nodes)
+        return {
+            path: {"xl": self.nodes.get(path), "libxlsr": other.nodes.get(path)}
+            for path in sorted(paths)
+            if self.nodes.get(path) != other.nodes.get(path)
+            and not any(fnmatch.fnmatch(path, pattern) for pattern in allowed_differences())
+        }
+
+
+def look_at(guest: Guest) -> Twin:
+    domid = xl("domid", guest.name).strip()
+    (listed,) = json.loads(xl("list", "-l", domid))
+    uuid = listed["config"]["c_info"]["uuid"]
+    below = {
+        f"/local/domain/{domid}": "/local/domain/N",
+        f"/vm/{uuid}": "/vm/UUID",
+        f"/libxl/{domid}": "/libxl/N",
+        f"/local/domain/0/device-model/{domid}": "/local/domain/0/device-model/N",
+    }
+    for kind in subprocess.run(
+        ["xenstore-list", "/local/domain/0/backend"], capture_output=True, text=True, check=False
+    ).stdout.split():
+        below[f"/local/domain/0/backend/{kind}/{domid}"] = f"/local/domain/0/backend/{kind}/N"
+    nodes = {}
+    for real, general in below.items():
+        output = subprocess.run(
+            ["xenstore-ls", "-fp", real], capture_output=True, text=True, check=False
+        ).stdout
+        for line in output.splitlines():
+            path, _, rest = line.partition(" = ")
+            path = general + path[len(real) :]
+            # Values and permissions: the domain's id as a word of its own, or after a permission.
+            rest = rest.replace(uuid, "UUID")
+            rest = re.sub(rf"(?<![0-9.])([nrwb]?){domid}(?![0-9.])", r"\1N", rest)
+            if path in VOLATILE:
+                rest = re.sub(r'^"[^"]+"', '"…"', rest)
+            nodes[path] = rest
+    listed["domid"] = None
+    return Twin(nodes, listed)
