@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from libxlsr.errors import BackendUnavailable, LibxlsrError, TargetError
+from libxlsr.errors import BackendUnavailable, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
 from libxlsr.formats.text import printable
 from libxlsr.targets.base import Done
@@ -54,9 +54,6 @@ PROGRAMS = (
 )
 """Where Xen's QEMU is: Debian, Xen's own build, distributions with one QEMU for all. libxl has the
 path compiled in, and tells it to nobody."""
-
-START_TIMEOUT = 60.0
-"""LIBXL_DEVICE_MODEL_START_TIMEOUT, seconds."""
 
 ANSWER_TIMEOUT = 10.0
 """LIBXL_QMP_CMD_TIMEOUT, seconds."""
@@ -119,6 +116,7 @@ class DeviceModel:
         domid: int,
         state: emulator_state.StateFile | None = None,
         *,
+        start_timeout: float | None = None,
         log_dir: Path = LOG_DIR,
         sockets: Sockets | None = None,
     ) -> None:
@@ -129,6 +127,7 @@ class DeviceModel:
         self._node = emulator_state.ModelNode(xenstore, domid)
         self._state = state
         self._sockets = Sockets.of(domid) if sockets is None else sockets
+        self._start_timeout = start_timeout
         self._log_dir = log_dir
         self._log_path: Path | None = None
         self._child: Child | None = None
@@ -161,7 +160,7 @@ class DeviceModel:
 
     def _start(self, done: Done) -> None:
         self._take(self._start_steps(), done)
-        self._within(START_TIMEOUT, "get ready")
+        self._within(self._start_timeout, "get ready")
 
     def _start_steps(self) -> Iterator[Step]:
         yield Call(self._ctx, self._write_nodes)
@@ -367,9 +366,10 @@ class DeviceModel:
         self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
 
     def _with_last_words(self, error: LibxlsrError) -> LibxlsrError:
-        if self._log_path is not None and isinstance(error, TargetError):
-            line = last_line(self._log_path)
-            error.last_log = None if line is None else printable(line, 400)
+        if self._log_path is not None:
+            if isinstance(error, TargetError):
+                line = last_line(self._log_path)
+                error.last_log = None if line is None else printable(line, 400)
             error.remedy = f"see {self._log_path}"
         return error
 
@@ -443,12 +443,14 @@ class DeviceModel:
 
     # Small things.
 
-    def _within(self, seconds: float, doing: str) -> None:
+    def _within(self, seconds: float | None, doing: str) -> None:
         self._stop_deadline()
+        if seconds is None:
+            return
 
         def too_late() -> None:
             self._deadline = None
-            self._fail(TargetError(f"the device model did not {doing} within {seconds:.0f} s"))
+            self._fail(TimedOut(f"the device model did not {doing} within {seconds:g} s"))
 
         self._deadline = self._ctx.call_later(seconds, too_late)
 

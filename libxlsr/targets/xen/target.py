@@ -284,11 +284,17 @@ class XenTarget:
         _xenctrl, xenstore, config = self._parts()
         assert self._state is not None
         assert self._watches is not None
+        assert self._hooks is not None
         yield Call(self._ctx, self._check_state)
         yield Call(self._ctx, self._complete_nodes)
         if device_model.needed(config):
             model = self._device_model = device_model.DeviceModel(
-                self._ctx, xenstore, config, self._known_domid(), self._dm_state
+                self._ctx,
+                xenstore,
+                config,
+                self._known_domid(),
+                self._dm_state,
+                start_timeout=self._hooks.timeouts.device_model,
             )
             yield model.starting()
         yield console.TtyWait(self._ctx, xenstore, self._watches, self._state.domid)

@@ -11,25 +11,34 @@ from typing import Any
 from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 PIPE_SIZE = 1 << 20
 
 
-def restore(fd: int, options: XenOptions | None = None, *, to_eof: bool = True) -> RestoreResult:
+def restore(
+    fd: int,
+    options: XenOptions | None = None,
+    *,
+    to_eof: bool = True,
+    timeouts: Timeouts | None = None,
+) -> RestoreResult:
     """Restore what is on ``fd``; whatever comes of it, nothing is left on the event loop."""
     ctx = Context()
-    ao = restore_ao(ctx, fd, XenTarget(ctx, options), to_eof=to_eof)
+    ao = restore_ao(ctx, fd, XenTarget(ctx, options), to_eof=to_eof, timeouts=timeouts)
     run(ctx, lambda: ao.done)
     assert ctx.registered() == []
     return ao.result()
 
 
-def restore_file(path: Path, options: XenOptions | None = None) -> RestoreResult:
+def restore_file(
+    path: Path, options: XenOptions | None = None, *, timeouts: Timeouts | None = None
+) -> RestoreResult:
     """Restore a file, and see that it was read to its end, to the byte."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        result = restore(fd, options)
+        result = restore(fd, options, timeouts=timeouts)
         assert os.lseek(fd, 0, os.SEEK_CUR) == path.stat().st_size
         return result
     finally:

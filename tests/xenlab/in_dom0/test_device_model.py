@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.errors import Aborted, LibxlsrError, TargetError
+from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, run
 from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.xen import device_model
+from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 from .restoring import restore_file
@@ -49,10 +49,10 @@ def test_it_fails(hvm_image: Path, way: str, says: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["never-listens", "never-greets", "never-ready"])
-def test_it_never_answers(hvm_image: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_model, "START_TIMEOUT", 3.0)
-    with pytest.raises(TargetError, match="did not get ready within 3 s"):
-        restore_file(hvm_image, faking(way))
+def test_it_never_answers(hvm_image: Path, way: str) -> None:
+    with pytest.raises(TimedOut, match="did not get ready within 3 s") as caught:
+        restore_file(hvm_image, faking(way), timeouts=Timeouts(device_model=3.0))
+    assert str(LOG) in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["never-listens", "never-ready"])
