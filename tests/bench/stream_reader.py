@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from libxlsr.events import Context, run
-from libxlsr.stream.machine import StreamMachine
+from libxlsr.stream.machine import StreamMachine, Trace
 
 from .in_turns import Case, Stopwatch, in_turns
 from .scale import Scale
@@ -22,6 +22,7 @@ def main(scale: Scale, directory: Path) -> None:
     cases: dict[str, Case] = {
         bare_loop: lambda watch: _bare(watch, path),
         "machine: three triggers": lambda watch: _triggers(watch, count),
+        "machine: three triggers, traced": lambda watch: _triggers(watch, count, _no_trace),
         "stream reader: a whole record": lambda watch: _reader(watch, path),
     }
     seconds = in_turns(cases, scale.rounds)
@@ -40,8 +41,12 @@ def _bare(watch: Stopwatch, path: Path) -> None:
         read_bare(file.fileno())
 
 
-def _triggers(watch: Stopwatch, count: int) -> None:
-    machine = StreamMachine()
+def _no_trace(*_transition: object) -> None:
+    pass
+
+
+def _triggers(watch: Stopwatch, count: int, trace: Trace | None = None) -> None:
+    machine = StreamMachine(trace)
     machine.header_done()
     with watch.running():
         for _ in range(count):

@@ -114,3 +114,7 @@ def test_the_trace_is_told_of_each_transition_and_of_no_refused_trigger() -> Non
         ("header_done", State.HEADER, State.RECORD_HDR),
         ("fail", State.RECORD_HDR, State.FAILED),
     ]
+
+
+def test_without_a_trace_nothing_is_called_at_a_transition() -> None:
+    assert StreamMachine()._machine.after_state_change == []
