@@ -110,11 +110,6 @@ class StateFile:
         self._fd = -1
         self._exists = False
 
-    @property
-    def written(self) -> bool:
-        """Whether it is there, whole."""
-        return self._exists and self._fd < 0
-
     def write(self, context: bytes, done: Done) -> None:
         """Write it; ``done(error)`` comes from the loop.
 
