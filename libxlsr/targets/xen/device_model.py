@@ -37,7 +37,7 @@ from libxlsr.targets.xen import emulator_state
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.device_model_args import Sockets, arguments, environment
 from libxlsr.targets.xen.log_file import LOG_DIR, last_line, open_log
-from libxlsr.targets.xen.qmp import QmpClient, QmpError
+from libxlsr.targets.xen.qmp import QmpClient, QmpError, QmpLost
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.xen.xenstore import Xenstore
 
@@ -97,7 +97,7 @@ def program_of(config: DomainConfig) -> str:
         raise BackendUnavailable(
             "Xen's QEMU is not installed", remedy="install it (Debian: qemu-system-xen)"
         )
-    if not os.path.isabs(chosen) or not os.access(chosen, os.X_OK):
+    if not (os.path.isabs(chosen) and os.path.isfile(chosen) and os.access(chosen, os.X_OK)):
         raise TargetError(
             f"the device model {printable(chosen, 200)} is no program here",
             remedy="set b_info.device_model to one that is, by its whole path",
@@ -243,16 +243,9 @@ class DeviceModel:
 
     def _await_pid(self, done: Done) -> None:
         def readable(_ready: int) -> None:
-            assert self._control is not None
-            try:
-                said = self._control.recv(64)
-            except BlockingIOError:
-                return
-            except OSError:
-                said = b""
             self._stop_listening()
             try:
-                self._keep_pid(said)
+                self._keep_pid()
             except (LibxlsrError, OSError) as error:
                 self._fail(as_error(error, DOING))
                 return
@@ -261,8 +254,9 @@ class DeviceModel:
         assert self._control is not None
         self._control_event = self._ctx.watch_fd(self._control.fileno(), READ, readable)
 
-    def _keep_pid(self, said: bytes) -> None:
-        word, _, number = said.partition(b" ")
+    def _keep_pid(self) -> None:
+        assert self._control is not None
+        word, _, number = self._control.recv(64).partition(b" ")
         if word == b"errno" and number.isdigit():
             raise TargetError("the device model can't be started", errno=int(number), call="execve")
         if word != b"pid" or not number.isdigit():
@@ -362,8 +356,11 @@ class DeviceModel:
             chain.abort(self._error)
 
     def _lost(self, error: LibxlsrError) -> None:
-        """No more QMP. Most often it has ended, and how it has is the better message."""
-        self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
+        """No more QMP. One that hung up has most often ended, and how is the better message."""
+        if isinstance(error, QmpLost):
+            self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
+        else:
+            self._fail(error)
 
     def _with_last_words(self, error: LibxlsrError) -> LibxlsrError:
         if self._log_path is not None:
@@ -378,9 +375,15 @@ class DeviceModel:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended()
-        else:
-            self._stop_asking()
-            self._fail(TargetError(f"the device model {status}"))
+            return
+        self._stop_asking()
+        error: LibxlsrError = TargetError(f"the device model {status}")
+        if self.pid is None:
+            try:
+                self._keep_pid()
+            except (LibxlsrError, OSError) as failure:
+                error = as_error(failure, DOING)
+        self._fail(error)
 
     def let_go(self, done: Callable[[], object]) -> None:
         """The restore has succeeded: it stays, and is no longer ours. ``done()`` comes later."""

@@ -33,6 +33,10 @@ class QmpError(TargetError):
     """The device model said something that is no QMP, or that it could not do what it was told."""
 
 
+class QmpLost(QmpError):
+    """The connection broke."""
+
+
 class LineParser:
     """Turns received bytes into QMP messages."""
 
@@ -138,7 +142,8 @@ class QmpClient:
         except QmpError as error:
             self._lose(error)
         except OSError as error:
-            self._lose(_broken(os.strerror(error.errno or 0)))
+            why = os.strerror(error.errno or 0)
+            self._lose(QmpLost(f"the connection to the device model broke: {why}"))
 
     def _write(self) -> None:
         assert self._sock is not None
@@ -158,7 +163,7 @@ class QmpClient:
         except BlockingIOError:
             return
         if not data:
-            raise _broken("it hung up")
+            raise QmpLost("the connection to the device model broke: it hung up")
         for message in self._parser.feed(data):
             self._heard(message)
             if self._event is None:  # closed by what came of the message
@@ -191,7 +196,3 @@ class QmpClient:
     def _lose(self, error: QmpError) -> None:
         self.close()
         self._on_lost(error)
-
-
-def _broken(why: str) -> QmpError:
-    return QmpError(f"the connection to the device model broke: {why}")

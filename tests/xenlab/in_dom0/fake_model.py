@@ -55,6 +55,21 @@ def main() -> None:
                 say(peer, {"return": {"status": "internal-error"}, "id": asked["id"]})
                 continue
             say(peer, {"return": {"status": "running"}, "id": asked["id"]})
+        elif asked["execute"] == "query-chardev":
+            ports = [
+                {"label": "serial0", "filename": "null"},
+                {"label": "serial1", "filename": "pty:/dev/pts/9"},
+                {"label": "serial-x", "filename": "pty:/dev/pts/1"},
+                7,
+            ]
+            say(peer, {"return": ports, "id": asked["id"]})
+        elif asked["execute"] == "query-vnc":
+            host = 7 if way == "lies-about-vnc" else "127.0.0.1"
+            server = {"enabled": True, "host": host, "service": "5900"}
+            say(peer, {"return": server, "id": asked["id"]})
+        elif asked["execute"] == "change-vnc-password":
+            print(json.dumps(asked["arguments"]), flush=True)
+            say(peer, {"return": {}, "id": asked["id"]})
         elif asked["execute"] == "cont" and way == "refuses-to-go-on":
             say(peer, {"error": {"class": "GenericError", "desc": "I won't"}, "id": asked["id"]})
         elif asked["execute"] == "cont" and way == "dies-before-it-goes-on":

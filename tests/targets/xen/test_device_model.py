@@ -1,0 +1,249 @@
+"""Device models that come up, and those that don't: real processes, xenstore in a dictionary.
+
+tests/xenlab has the same with a real xenstore and a real QEMU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+import pytest
+
+from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
+from libxlsr.events import Context
+from libxlsr.formats import xl
+from libxlsr.targets.xen.config import read_config
+from libxlsr.targets.xen.device_model import DeviceModel, needed, program_of
+from libxlsr.targets.xen.device_model_args import Sockets
+from libxlsr.targets.xen.emulator_state import StateFile
+from libxlsr.targets.xen.steps import Chain
+from libxlsr.testing.stepping import run_until
+
+FAKE = Path(__file__).parents[2] / "xenlab" / "in_dom0" / "fake_model.py"
+T = TypeVar("T")
+
+
+class Store:
+    """xenstore's nodes, as far as a device model's start takes them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, str] = {}
+
+    def read(self, path: str) -> str | None:
+        return self.nodes.get(path)
+
+    def write(self, path: str, value: str) -> None:
+        self.nodes[path] = value
+        above = path.rpartition("/")[0]
+        if above and above not in self.nodes:
+            self.write(above, "")
+
+    def mkdir(self, path: str) -> None:
+        self.write(path, self.nodes.get(path, ""))
+
+    def rm(self, path: str) -> None:
+        gone = [name for name in self.nodes if name == path or name.startswith(f"{path}/")]
+        for name in gone:
+            del self.nodes[name]
+
+    def directory(self, path: str) -> list[str] | None:
+        if path not in self.nodes:
+            return None
+        return [name for name in self.nodes if name.rpartition("/")[0] == path]
+
+    def transact(self, body: Callable[[Store], T]) -> T:
+        return body(self)
+
+
+class Started:
+    """One device model, and what its steps came to."""
+
+    def __init__(self, ctx: Context, tmp_path: Path, tree: dict[str, Any]) -> None:
+        self.ctx = ctx
+        self.store = Store()
+        self.dir = tmp_path
+        self.errors: list[LibxlsrError | None] = []
+        self.stopped: list[LibxlsrError | None] = []
+        self.state = StateFile(ctx, 7, tmp_path)
+        written: list[LibxlsrError | None] = []
+        self.state.write(b"QEVM", written.append)
+        run_until(ctx, lambda: bool(written))
+        self.config = read_config(xl.Config.from_json(tree))
+        self.model = DeviceModel(
+            ctx,
+            self.store,  # type: ignore[arg-type]
+            self.config,
+            7,
+            self.state,
+            start_timeout=5.0,
+            log_dir=tmp_path,
+            sockets=Sockets(str(tmp_path / "qmp"), str(tmp_path / "stat")),
+        )
+        self.chain = Chain(
+            ctx, [self.model.starting(), self.model.resuming()], self.errors.append, doing="test"
+        )
+        self.chain.start()
+
+    def wait(self) -> LibxlsrError | None:
+        run_until(self.ctx, lambda: bool(self.errors))
+        return self.errors[0]
+
+    def stop(self) -> None:
+        if not self.stopped:
+            self.model.stop(self.stopped.append)
+            run_until(self.ctx, lambda: bool(self.stopped))
+
+
+def ended(pid: int) -> bool:
+    """Whether the process has; as a zombie it has, too."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.fixture
+def hvm_tree(tree: dict[str, Any]) -> dict[str, Any]:
+    tree["c_info"]["type"] = "hvm"
+    tree["b_info"]["type.hvm"] = {"vga": {"kind": "none"}, "vnc": {"passwd": "a secret"}}
+    tree["b_info"]["device_model"] = str(FAKE)
+    return tree
+
+
+@pytest.fixture
+def start(
+    ctx: Context, tmp_path: Path, hvm_tree: dict[str, Any]
+) -> Iterator[Callable[[str], Started]]:
+    """Starts a device model that goes a given way; stopped at the end, nothing being left."""
+    begun: list[Started] = []
+
+    def starting(way: str) -> Started:
+        hvm_tree["b_info"]["extra"] = ["-way", way]
+        begun.append(Started(ctx, tmp_path, hvm_tree))
+        return begun[0]
+
+    yield starting
+    for one in begun:
+        one.stop()
+        assert one.stopped == [None]
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left <= {"qemu-dm-guest.log", "model"}
+        assert one.store.directory("/local/domain/0/device-model") is None
+        assert one.model.pid is None or ended(one.model.pid)
+    assert ctx.registered() == []
+
+
+Start = Callable[[str], Started]
+
+
+def test_it_comes_up(start: Start) -> None:
+    started = start("well")
+    assert started.wait() is None
+    assert not started.state.path.exists()
+    nodes = started.store.nodes
+    home = "/local/domain/7"
+    assert nodes[f"{home}/image/device-model-pid"] == str(started.model.pid)
+    assert nodes[f"{home}/hvmloader/bios"] == "seabios"
+    assert nodes[f"{home}/hvmloader/allow-memory-relocate"] == "0"
+    assert nodes[f"{home}/serial/1/tty"] == "/dev/pts/9"
+    assert f"{home}/serial/0/tty" not in nodes
+    assert nodes[f"{home}/console/vnc-listen"] == "127.0.0.1"
+    assert nodes[f"{home}/console/vnc-port"] == "5900"
+    assert nodes[f"{home}/console/vnc-pass"] == "a secret"
+    assert nodes[f"/vm/{started.config.uuid}/vncpasswd"] == "a secret"
+    started.model.check()
+    said = json.loads((started.dir / "qemu-dm-guest.log").read_text().splitlines()[-1])
+    assert said == {"password": "a secret"}
+
+
+def test_it_stays_when_it_is_let_go(start: Start, ctx: Context) -> None:
+    started = start("well")
+    assert started.wait() is None
+    alone: list[bool] = []
+    started.model.let_go(lambda: alone.append(True))
+    run_until(ctx, lambda: bool(alone))
+    pid = started.model.pid
+    assert pid is not None
+    assert ctx.registered() == []
+    pidfd = os.pidfd_open(pid)  # raises where it has gone
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("exits", "exited with 3"),
+        ("is-killed", "was killed by SIGKILL"),
+        ("hangs-up", "exited with 0"),
+        ("rubbish", "what is no QMP"),
+        ("floods", "more than 1048576 bytes at once"),
+        ("wrong-state", "state is internal-error"),
+        ("refuses-to-go-on", "says: I won't"),
+        ("dies-before-it-goes-on", "exited with 4"),
+        ("lies-about-vnc", "tells no host of its VNC server"),
+    ],
+)
+def test_it_fails(start: Start, way: str, says: str) -> None:
+    started = start(way)
+    error = started.wait()
+    assert isinstance(error, TargetError)
+    assert says in str(error)
+    assert error.last_log is not None
+    assert str(started.dir) in str(error)
+
+
+@pytest.mark.parametrize("way", ["never-listens", "never-greets", "never-ready"])
+def test_it_never_answers(start: Start, way: str) -> None:
+    error = start(way).wait()
+    assert isinstance(error, TimedOut)
+    assert "did not get ready within 5 s" in str(error)
+
+
+@pytest.mark.parametrize("way", ["never-listens", "never-greets", "never-ready"])
+def test_aborted_while_it_starts(start: Start, ctx: Context, way: str) -> None:
+    started = start(way)
+    reason = Aborted()
+    log = started.dir / "qemu-dm-guest.log"
+    run_until(ctx, lambda: log.exists() and bool(log.read_text()))
+    started.chain.abort(reason)
+    assert started.wait() is reason
+
+
+def test_it_can_not_be_executed(start: Start, tmp_path: Path, hvm_tree: dict[str, Any]) -> None:
+    program = tmp_path / "model"
+    program.write_bytes(b"\x7fELF but no more")
+    program.chmod(0o700)
+    hvm_tree["b_info"]["device_model"] = str(program)
+    error = start("not at all").wait()
+    assert "can't be started: execve failed: Exec format error" in str(error)
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", os.path.basename(sys.executable), "/etc"])
+def test_it_is_no_program(hvm_tree: dict[str, Any], program: str) -> None:
+    hvm_tree["b_info"]["device_model"] = program
+    with pytest.raises(TargetError, match="is no program here"):
+        program_of(read_config(xl.Config.from_json(hvm_tree)))
+
+
+def test_who_needs_one(tree: dict[str, Any]) -> None:
+    def needs() -> bool:
+        return needed(read_config(xl.Config.from_json(tree)))
+
+    assert not needs()
+    tree["vfbs"] = [{}]
+    assert needs()
+    tree["vfbs"] = []
+    tree["disks"] = [{"vdev": "xvda", "backend": "phy", "format": "raw", "pdev_path": "/dev/x"}]
+    assert not needs()
+    tree["disks"][0].update(backend="qdisk")
+    assert needs()
+    tree["disks"][0].update(backend_domname="elsewhere")
+    assert not needs()
