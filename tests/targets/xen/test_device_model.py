@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -174,6 +175,7 @@ def test_it_stays_when_it_is_let_go(start: Start, ctx: Context) -> None:
     assert ctx.registered() == []
     pidfd = os.pidfd_open(pid)  # raises where it has gone
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    select.select([pidfd], [], [])
     os.close(pidfd)
 
 
