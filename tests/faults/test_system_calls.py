@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from .driver import BEGIN, END
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 120
 DRIVER = Path(__file__).parent / "driver.py"
 ERRORS = ("EINTR", "EAGAIN", "ENOSPC", "EIO", "EMFILE", "ENOMEM")
 
@@ -87,6 +89,9 @@ class Bench:
         assert self.driver.stdin is not None
         assert self.driver.stdout is not None
         print(json.dumps({"strace": strace, "helper": helper}), file=self.driver.stdin, flush=True)
+        if not select.select([self.driver.stdout], [], [], PATIENCE)[0]:
+            self.driver.kill()
+            raise AssertionError(f"no end after {PATIENCE} s: {strace}")
         answer: dict[str, Any] = json.loads(self.driver.stdout.readline())
         return Case(**answer)
 
