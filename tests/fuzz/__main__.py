@@ -25,33 +25,40 @@ class Outcome:
     name: str
     runs: int
     seconds: int
+    busy: int
+    """Seconds of processor time."""
     coverage: int
     finding: str | None
 
     def __str__(self) -> str:
         verdict = "nothing" if self.finding is None else f"FOUND: {self.finding}"
-        return f"| `{self.name}` | {self.seconds} | {self.runs:,} | {self.coverage} | {verdict} |"
+        cells = [f"`{self.name}`", str(self.seconds), str(self.busy), f"{self.runs:,}"]
+        return f"| {' | '.join([*cells, str(self.coverage), verdict])} |"
 
 
 def fuzz(name: str, seconds: int, artifacts: Path, options: list[str]) -> Outcome:
     """Fuzz one target for ``seconds``, starting from its corpus in the tree."""
-    with tempfile.TemporaryDirectory() as found:
+    with tempfile.TemporaryDirectory() as found, tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", f"{__package__}.engine", name]
         command += [f"-max_total_time={seconds}", f"-artifact_prefix={artifacts}/{name}-"]
         command += ["-timeout=60", "-rss_limit_mb=2048", *options]
         command += [found, str(corpus.CORPUS / name)]
-        result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
-    output = result.stdout.decode(errors="replace")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        output = log.read().decode(errors="replace")
     done = _DONE.search(output)
     coverage = _COVERAGE.findall(output)
     finding = None
-    if result.returncode or done is None:
+    if process.returncode or done is None:
         (artifacts / f"{name}.log").write_text(output)
         finding = f"see {artifacts / f'{name}.log'}"
     runs, taken = (int(done[1]), int(done[2])) if done else (0, 0)
-    return Outcome(name, runs, taken, int(coverage[-1]) if coverage else 0, finding)
+    busy = round(usage.ru_utime + usage.ru_stime)
+    return Outcome(name, runs, taken, busy, int(coverage[-1]) if coverage else 0, finding)
 
 
 def main() -> int:
@@ -83,8 +90,8 @@ def main() -> int:
         return 0
     artifacts = args.artifacts or Path(tempfile.mkdtemp(prefix="libxlsr-fuzz-"))
     artifacts.mkdir(parents=True, exist_ok=True)
-    print("| target | seconds | executions | coverage | found |")
-    print("|---|---|---|---|---|")
+    print("| target | seconds | busy | executions | coverage | found |")
+    print("|---|---|---|---|---|---|")
     failed = False
     with ThreadPoolExecutor(args.jobs) as pool:
         running = [
