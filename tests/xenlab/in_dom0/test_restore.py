@@ -18,6 +18,8 @@ from .guests import Guest, saved_guest, xl
 from .restoring import restore, restore_file
 
 ROUNDS = 10
+MIB = 1 << 20
+BALLOONED = 64
 
 # Another process, that a migration's sender may be: chunks that no record's size is a multiple of.
 SENDER = """\
@@ -106,3 +108,24 @@ def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
             restore_file(guest.image, XenOptions(overrides=[other]))
     finally:
         guest.destroy()
+
+
+def test_dom0_gives_up_memory_when_asked(guest: Guest) -> None:
+    with Xenctrl() as xenctrl:
+        free = xenctrl.physinfo().allocatable_bytes // MIB
+        dom0 = xenctrl.domain_info(0)
+    assert dom0 is not None
+    wanted = str(free + BALLOONED)
+    more = [("maxmem", wanted), ("memory", wanted)]
+    try:
+        with pytest.raises(TargetError, match="KiB are missing"):
+            restore_file(guest.image, XenOptions(overrides=more))
+        restore_file(guest.image, XenOptions(overrides=more, balloon=True))
+        guest.wait_for_ticks(1)
+        with Xenctrl() as xenctrl:
+            info = xenctrl.domain_info(0)
+        assert info is not None
+        assert info.total_bytes <= dom0.total_bytes - BALLOONED * MIB
+    finally:
+        guest.destroy()
+        xl("mem-set", "0", f"{dom0.total_bytes // MIB}m")

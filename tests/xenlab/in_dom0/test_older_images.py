@@ -1,0 +1,44 @@
+"""Images as Xen 4.6 to 4.13 wrote them: libxc's version 2, without CPUID and MSR policies."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from libxlsr.formats import libxc
+from libxlsr.formats.libxc import RecordType
+
+from .guests import Guest
+from .restoring import restore_file
+
+NEWER = {
+    RecordType.STATIC_DATA_END,
+    RecordType.X86_CPUID_POLICY,
+    RecordType.X86_MSR_POLICY,
+}
+
+
+def as_version_2(image: bytes) -> bytes:
+    """The same guest's image without what version 3 brought."""
+    start = image.index(b"\xff" * 8 + b"XENF")
+    position = start + libxc.IMAGE_HEADER_SIZE + libxc.DOMAIN_HEADER_SIZE
+    older = [image[:start], libxc.ImageHeader(version=2).encode()]
+    older.append(image[start + libxc.IMAGE_HEADER_SIZE : position])
+    kind = -1
+    while kind != RecordType.END:
+        kind, length = struct.unpack_from("<II", image, position)
+        end = position + libxc.RECORD_HEADER_SIZE + -(-length // 8) * 8
+        if kind not in NEWER:
+            older.append(image[position:end])
+        position = end
+    return b"".join([*older, image[position:]])
+
+
+def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
+    before, digest = guest.ticks()[-1]
+    older = tmp_path / "older.save"
+    older.write_bytes(as_version_2(guest.image.read_bytes()))
+    assert older.stat().st_size < guest.image.stat().st_size
+    restore_file(older)
+    number, after = guest.wait_for_ticks(2)[0]
+    assert (after, number > before - 1) == (digest, True)
