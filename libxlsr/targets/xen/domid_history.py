@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from libxlsr.targets.xen.locks import lock_file
+from libxlsr.targets.xen.replaced_file import replace_file
 
 RUN_DIR = Path("/var/run/xen")
 """XEN_RUN_DIR. Distributions build Xen with localstatedir=/var."""
@@ -54,6 +55,4 @@ def mark_recent(domid: int, run_dir: Path = RUN_DIR) -> None:
         now = time.monotonic()
         lines = [f"{seconds} {used}\n" for seconds, used in _recent(path, now)]
         lines.append(f"{int(now)} {domid}\n")
-        replacement = run_dir / "domid-history.new"
-        replacement.write_text("".join(lines), encoding="ascii")
-        replacement.replace(path)
+        replace_file(path, run_dir / "domid-history.new", "".join(lines).encode("ascii"), 0o644)

@@ -6,11 +6,11 @@ kind "d" for data, "n" for a file that is being written, "l" for a lock.
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 
 from libxlsr.targets.xen.locks import lock_file
+from libxlsr.targets.xen.replaced_file import replace_file
 
 LIB_DIR = Path("/var/lib/xen")
 """XEN_LIB_DIR. Distributions build Xen with localstatedir=/var."""
@@ -27,14 +27,7 @@ def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path = LIB
     """
     new = _path("n", domid, handle, "libxl-json", lib_dir)
     with lock_file(_path("l", domid, handle, "domain-userdata-lock", lib_dir)):
-        try:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(data)
-            new.replace(_path("d", domid, handle, "libxl-json", lib_dir))
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        replace_file(_path("d", domid, handle, "libxl-json", lib_dir), new, data, 0o600)
 
 
 def remove_all(domid: int, handle: uuid.UUID, lib_dir: Path = LIB_DIR) -> None:

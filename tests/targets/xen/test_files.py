@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -57,6 +58,21 @@ def test_old_lines_and_nonsense_are_dropped(tmp_path: Path) -> None:
     assert not domid_history.is_recent(5, tmp_path)
     domid_history.mark_recent(7, tmp_path)
     assert [line.split()[1] for line in history.read_text().splitlines()] == ["6", "7"]
+
+
+def test_a_history_that_can_not_be_replaced_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domid_history.mark_recent(7, tmp_path)
+
+    def no_space(path: Path, _target: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "replace", no_space)
+    with pytest.raises(OSError, match="domid-history"):
+        domid_history.mark_recent(8, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["domid-history"]
+    assert not domid_history.is_recent(8, tmp_path)
 
 
 def test_the_time_can_be_set_as_for_libxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
