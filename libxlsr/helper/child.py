@@ -106,6 +106,7 @@ def _die_with_parent(sock: socket.socket) -> None:
 def main(control_fd: int, worker_name: str) -> int:
     """Run the worker on what comes over the control socket; the exit code of the child."""
     sock = socket.socket(fileno=control_fd)
+    sock.set_inheritable(False)  # what the worker starts may outlive it
     threading.Thread(target=_die_with_parent, args=(sock,), daemon=True).start()
     channel = Channel(sock)
     try:

@@ -3,9 +3,9 @@
 ``start`` is ``spawn`` and ``begin``. Where it is known beforehand that there will be work, the
 child is spawned early and loads its worker meanwhile: that takes longer than much of the work.
 
-A helper is over when three things have happened, in any order: the child was reaped, its socket
-is at its end, and its standard error is. Only then is the outcome decided, from everything that was
-heard, and *done* is called. A result counts only together with exit code 0, as in
+A helper is over when two things have happened, in any order: the child was reaped, and its socket
+is at its end. Only then is the outcome decided, from everything that was heard, and *done* is
+called. A result counts only together with exit code 0, as in
 libxl_save_callout.c: a child that reports success and then crashes has failed.
 """
 
@@ -36,6 +36,10 @@ needs undoing dies of the first; libxl's helper does too (libxl_save_callout.c).
 
 STDERR_TAIL = 20
 """Lines of the child's standard error that are kept as its last words (an assertion's text)."""
+
+STDERR_READ = 4096
+STDERR_PIPE = 64 * 1024
+"""What a pipe holds (pipe(7)): what a child may have said last."""
 
 HelperDone = Callable[[Optional[dict[str, Any]], Optional[LibxlsrError]], None]
 LogCallback = Callable[[int, str], None]
@@ -225,29 +229,37 @@ class Helper:
             self._child.kill()
 
     def _stderr_readable(self, _ready: int) -> None:
-        if not self._drain_stderr():
-            self._close_stderr()
-            self._check_all_finished()
+        with contextlib.suppress(BlockingIOError):
+            if not self._take_stderr():
+                self._close_stderr()
 
-    def _drain_stderr(self) -> bool:
-        """Take what is there; whether more may come."""
-        try:
-            data = os.read(self._stderr_fd, 4096)
-        except BlockingIOError:
-            return True
+    def _take_stderr(self) -> bool:
+        """Take what is there; False at the end. Raises BlockingIOError where nothing is there."""
+        data = os.read(self._stderr_fd, STDERR_READ)
         *lines, self._stderr_partial = (self._stderr_partial + data).split(b"\n")
-        if not data or len(self._stderr_partial) > protocol.TEXT_MAX:
-            lines.append(self._stderr_partial)
-            self._stderr_partial = b""
         for line in lines:
-            text = _last_line(line.decode(errors="replace"))
-            if text:
-                self._last_words.append(text)
-                logger.debug("helper %s: %s", self._worker, text)
+            self._note_words(line)
+        if len(self._stderr_partial) > protocol.TEXT_MAX:
+            self._note_words(self._stderr_partial)
+            self._stderr_partial = b""
         return bool(data)
+
+    def _note_words(self, line: bytes) -> None:
+        text = _last_line(line.decode(errors="replace"))
+        if text:
+            self._last_words.append(text)
+            logger.debug("helper %s: %s", self._worker, text)
 
     def _child_exited(self, status: ExitStatus) -> None:
         self._status = status
+        # What the child started (libxl: hotplug scripts) may hold the pipe open for long. All that
+        # the child itself has said is in it.
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(STDERR_PIPE // STDERR_READ):
+                if self._stderr_fd < 0 or not self._take_stderr():
+                    break
+        if self._stderr_fd >= 0:
+            self._close_stderr()
         self._check_all_finished()
 
     def _close_sock(self) -> None:
@@ -259,12 +271,13 @@ class Helper:
 
     def _close_stderr(self) -> None:
         assert self._stderr_event is not None
+        self._note_words(self._stderr_partial)
         self._stderr_event.deregister()
         os.close(self._stderr_fd)
         self._stderr_fd = -1
 
     def _check_all_finished(self) -> None:
-        if self._status is None or self._sock is not None or self._stderr_fd >= 0:
+        if self._status is None or self._sock is not None:
             return
         error = self._verdict(self._status)
         self._on_done(None if error is not None else self._result, error)

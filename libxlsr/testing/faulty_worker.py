@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
 from typing import Any, Callable
 
@@ -45,10 +46,19 @@ def _ignore_sigterm() -> None:
     _wait()
 
 
+def _leave_a_child() -> None:
+    # It has standard error for as long as it lives, as a hotplug script has.
+    child = subprocess.Popen(["sleep", "1000"])
+    sys.stderr.write(f"left {child.pid}")
+    sys.stderr.flush()
+    os._exit(3)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "SIGSEGV": _segfault,
     "SIGABRT": _abort,
+    "leave a child": _leave_a_child,
     "exit 0": lambda: os._exit(0),
     "exit 3": lambda: os._exit(3),
     "OSError": lambda: _raise(OSError(errno.ENOSPC, "No space left on device")),

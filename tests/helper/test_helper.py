@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import resource
 import select
 import signal
@@ -80,6 +81,13 @@ def test_the_result(ctx: Context) -> None:
 def test_log_lines_in_their_order(ctx: Context) -> None:
     told = run(ctx, {"log": ["one", "two", "x" * 10_000]})
     assert told.log == [(logging.INFO, "one"), (logging.INFO, "two"), (logging.INFO, "x" * 4096)]
+
+
+def test_what_the_child_started_is_not_waited_for(ctx: Context) -> None:
+    error = run(ctx, {"fault": "leave a child"}).error
+    said = re.search(r"left (\d+)", str(error))
+    assert said is not None, str(error)
+    os.kill(int(said[1]), signal.SIGKILL)
 
 
 def test_a_call_and_its_reply(ctx: Context) -> None:
