@@ -1,7 +1,7 @@
 """Hands cffi_modules to setuptools, which ignores it in setup.cfg; everything else stands there.
 
-The compiled module is built only where Xen's headers are; elsewhere the package installs without
-it, and `libxlsr.errors.BackendUnavailable` says what to install.
+The compiled modules are built only where Xen's headers are; elsewhere the package installs without
+them, and `libxlsr.errors.BackendUnavailable` says what to install.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ def xen_headers_found() -> bool:
     if shutil.which("pkg-config") is None or shutil.which("cc") is None:
         return False
     found = subprocess.run(
-        ["pkg-config", "--exists", "xencontrol", "xenguest", "xenstore"], check=False
+        ["pkg-config", "--exists", "xencontrol", "xenguest", "xenstore", "xenlight"], check=False
     )
     return found.returncode == 0
 
 
-setup(cffi_modules=["cffi_build/build.py:ffibuilder"] if xen_headers_found() else [])
+MODULES = ["cffi_build/build.py:ffibuilder", "cffi_build/build_xenlight.py:ffibuilder"]
+
+setup(cffi_modules=MODULES if xen_headers_found() else [])

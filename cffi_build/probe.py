@@ -11,6 +11,7 @@ import shlex
 import subprocess
 
 PKG_CONFIG_NAMES = ("xencontrol", "xenguest", "xenstore", "xentoollog")
+XENLIGHT = "xenlight"
 
 
 def pkg_config(*arguments: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Xen's libraries, typed: libxenctrl, libxenguest and libxenstore through one compiled module.
+"""Xen's libraries, typed: libxenctrl, libxenguest and libxenstore through a compiled module, and
+libxenlight through a second one.
 
 Importing this package and its modules takes no Xen. What needs the compiled module raises
 ``BackendUnavailable`` with what to install.
@@ -11,6 +12,7 @@ xenctrl      the handle on the hypervisor
 xenguest     the restore of a libxc stream, CPU policies
 hostinfo     what Xen says about the host and its domains, as plain records
 xenstore     nodes, permissions, transactions
+xenlight     devices of a domain, the destruction of a domain with its devices
 watches      xenstore watches on the event loop
 ===========  ========================================================================
 """

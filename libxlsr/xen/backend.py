@@ -1,18 +1,18 @@
-"""Finds the compiled module, and says what is missing where it can't be used.
+"""Finds the compiled modules, and says what is missing where they can't be used.
 
-The module is linked to one Xen release: libxenctrl's and libxenguest's sonames and structs change
-with each. It is therefore built on the host that it runs on, and compared with the hypervisor
-before anything else is asked of it.
+They are linked to one Xen release: libxenctrl's and libxenguest's sonames and structs change with
+each. They are therefore built on the host that they run on, and compared with the hypervisor
+before anything else is asked of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from libxlsr.errors import BackendUnavailable
-from libxlsr.xen.rawlib import FFI, Lib
+from libxlsr.xen.rawlib import FFI, Lib, XenlightLib
 
 _HOW_TO_BUILD = (
     "install Xen's development files, pkg-config and a C compiler (Debian: "
@@ -28,6 +28,13 @@ class Backend(NamedTuple):
     lib: Lib
 
 
+class XenlightBackend(NamedTuple):
+    """The compiled module over libxenlight, which only some children load."""
+
+    ffi: FFI
+    lib: XenlightLib
+
+
 _loaded: Backend | None = None
 
 
@@ -39,12 +46,22 @@ def load() -> Backend:
     """
     global _loaded
     if _loaded is None:
-        try:
-            module = importlib.import_module("libxlsr.xen._xen")
-        except ImportError as error:
-            raise _unavailable(error) from error
+        module = _import("libxlsr.xen._xen")
         _loaded = Backend(cast(FFI, module.ffi), cast(Lib, module.lib))
     return _loaded
+
+
+def load_xenlight() -> XenlightBackend:
+    """The module over libxenlight. Raises as ``load``."""
+    module = _import("libxlsr.xen._xenlight")
+    return XenlightBackend(cast(FFI, module.ffi), cast(XenlightLib, module.lib))
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise _unavailable(error) from error
 
 
 def available() -> bool:
