@@ -6,13 +6,15 @@ import argparse
 import dataclasses
 import logging
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import image_source, seconds, timeout
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.errors import StreamError, TargetError, UsageError
+from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
 from libxlsr.events import Ao, Context
 from libxlsr.formats import xl
 from libxlsr.operations.blocking import make_target, opened
@@ -51,6 +53,24 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "-p", "--paused", action="store_true", help="on Xen: leave the domain paused"
+    )
+    parser.add_argument(
+        "-c",
+        "--console",
+        action="store_true",
+        help="on Xen: become `xl console` of the domain once it is restored",
+    )
+    parser.add_argument(
+        "-e",
+        dest="no_monitor",
+        action="store_true",
+        help="as in xl restore; libxlsr leaves nothing in the background either way",
+    )
+    parser.add_argument(
+        "-F",
+        dest="foreground",
+        action="store_true",
+        help="as in xl restore; refused, as libxlsr does not wait for the domain's end",
     )
     parser.add_argument("--name", help="on Xen: the domain's name, instead of the image's")
     parser.add_argument(
@@ -102,6 +122,12 @@ def add_parser(commands: Any) -> None:
 def restore(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     choice = choose(options.target)
+    if options.foreground:
+        raise UsageError(
+            "-F: libxlsr does not wait for the end of the domain",
+            remedy="xl restore does (docs/decisions/no-monitor.md)",
+        )
+    console = _console_program(options, choice) if options.console else None
     source = image_source(options.image)
     ctx = Context()
     target = make_target(ctx, choice.target, _output(options, choice), _xen_options(options))
@@ -120,7 +146,25 @@ def restore(options: argparse.Namespace, report: Report) -> int:
         signals.run_abortable(ctx, ao)
     result = ao.result()
     _say(result, choice, report)
+    if console is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(console, [console, "console", str(result.guest.domid)])
     return 0
+
+
+def _console_program(options: argparse.Namespace, choice: Choice) -> str:
+    """The path of xl. Raises UsageError or BackendUnavailable where there can't be a console."""
+    if choice.target != "xen":
+        raise UsageError(f"-c: an offline restore has no console ({choice.reason})")
+    if options.json:
+        raise UsageError("-c: a console is no JSON", remedy="leave -c or --json out")
+    if options.image == "-":
+        raise UsageError("-c: standard input can't be both the image and the console's keyboard")
+    program = shutil.which("xl")
+    if program is None:
+        raise BackendUnavailable("-c: xl is not installed", remedy="install Xen's tools")
+    return program
 
 
 def _log_transition(trigger: str, source: State, dest: State) -> None:

@@ -19,6 +19,7 @@ import pytest
 from libxlsr.cli import restore_command
 from libxlsr.cli.main import main
 from libxlsr.formats.libxc import RecordType
+from libxlsr.targets.choose import Choice
 from libxlsr.testing.builder import StreamBuilder, config_json
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
@@ -359,3 +360,38 @@ def test_a_name_that_is_no_line_of_text() -> None:
     Path("web.save").write_bytes(StreamBuilder("hvm", pages=8, config=config).build())
     done = run("web.save", "--target", "image")
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-F"], "-F: libxlsr does not wait for the end of the domain"),
+        (["-c", "--target", "image"], "-c: an offline restore has no console"),
+    ],
+)
+def test_options_of_xl_that_make_no_sense(image: str, arguments: list[str], said: str) -> None:
+    done = run(*arguments, image)
+    assert done.returncode == 2
+    assert one_error(done.stderr).startswith(said)
+    assert not Path("web.guest").exists()
+
+
+def test_no_monitor_is_what_happens_anyway(image: str) -> None:
+    done = run("-e", "--target", "image", image)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--json", "web.save"], "a console is no JSON"), (["-"], "standard input can't be both")],
+)
+def test_a_console_that_can_not_be(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(restore_command, "choose", lambda _target: Choice("xen", "it is said so"))
+    assert main(["restore", "-c", *arguments]) == 2
+    told = capsys.readouterr()
+    assert said in told.out + told.err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,24 @@ def test_from_a_pipe(guest: Guest) -> None:
     done = libxlsr_restore("-", data=guest.image.read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")
     assert guest.wait_for_ticks(1)[0][1] == digest
+
+
+def test_it_becomes_the_console(guest: Guest) -> None:
+    leader, follower = pty.openpty()
+    command = subprocess.Popen(
+        [*COMMAND, "-c", str(guest.image)], stdin=follower, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    heard = b""
+    try:
+        while b"tick " not in heard:
+            heard += os.read(leader, 4096)
+        assert Path(f"/proc/{command.pid}/comm").read_text().strip() == "xenconsole"
+    finally:
+        command.kill()
+        command.wait()
+        os.close(leader)
+    assert b"Restored domain" in heard
 
 
 def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
