@@ -21,4 +21,5 @@ class Timeouts:
     device_model: float | None = 60.0
     """For a device model that has been started (LIBXL_DEVICE_MODEL_START_TIMEOUT)."""
     hotplug: float | None = 40.0
-    """For the back end of a device and its hotplug script (LIBXL_HOTPLUG_TIMEOUT)."""
+    """For a device and its hotplug script, on top of the 10 s that libxl gives its back end.
+    libxl's own limit, LIBXL_HOTPLUG_TIMEOUT of 40 s, holds as well."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
-from libxlsr.targets.xen import device_model, memory
+from libxlsr.targets.xen import device_checks, device_model, memory
 from libxlsr.targets.xen.config import DomainConfig
+from libxlsr.targets.xen.devices import ATTACHED
 from libxlsr.xen.hostinfo import PhysInfo
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
@@ -33,6 +34,7 @@ def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_bal
         *guest_type_problems(config, host),
         *device_problems(config),
         *device_model_problems(config),
+        *device_checks.problems(config, xenstore),
         *identity_problems(config, xenctrl, xenstore),
     ]
     if not may_balloon:
@@ -83,8 +85,6 @@ _DEVICE_NAMES = {
     "pvcallsifs": "PV calls interfaces",
     "vdispls": "PV displays",
     "vsnds": "PV sound devices",
-    "vfbs": "framebuffers",
-    "vkbs": "keyboards",
     "virtios": "virtio devices",
     "channels": "channels",
     "rdms": "reserved device memory",
@@ -95,6 +95,8 @@ def device_problems(config: DomainConfig) -> Iterator[str]:
     """Devices that this target does not bring back."""
     yield from config.device_config.unsupported
     for kind, count in config.devices.items():
+        if kind in ATTACHED:
+            continue
         yield f"it has {_DEVICE_NAMES.get(kind, kind)} ({count}), which can't be restored"
     if config.passthrough not in ("default", "disabled"):
         yield "it is set up for device passthrough, which can't be restored"

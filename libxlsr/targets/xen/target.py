@@ -39,8 +39,10 @@ from libxlsr.targets.xen import (
     userdata,
     xenstore_nodes,
 )
+from libxlsr.targets.xen.attaching import Attaching
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
+from libxlsr.targets.xen.devices import plan, writable_files
 from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.restore_helper import RestoreHelper, Rings, rewind
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
@@ -84,6 +86,7 @@ class XenTarget:
         self._options = options or XenOptions()
         self._hooks: TargetHooks | None = None
         self._config: DomainConfig | None = None
+        self._attaching: Attaching | None = None
         self._xenctrl: Xenctrl | None = None
         self._xenstore: Xenstore | None = None
         self._watches: Watches | None = None
@@ -132,6 +135,16 @@ class XenTarget:
         assert self._hooks is not None
         self._helper = RestoreHelper(self._ctx, self._hooks.log)
         self._helper.spawn()
+        devices = plan(config)
+        if devices:
+            self._attaching = Attaching(
+                self._ctx,
+                devices,
+                files=writable_files(config.device_config.disks),
+                timeout=self._hooks.timeouts.hotplug,
+                on_log=self._hooks.log,
+            )
+            self._attaching.spawn()
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
@@ -285,8 +298,12 @@ class XenTarget:
         assert self._state is not None
         assert self._watches is not None
         assert self._hooks is not None
+        attaching, domid = self._attaching, self._known_domid()
         yield Call(self._ctx, self._check_state)
         yield Call(self._ctx, self._complete_nodes)
+        yield Call(self._ctx, self._store_userdata)
+        if attaching is not None:
+            yield from attaching.steps(domid, attaching.plan.before_device_model)
         if device_model.needed(config):
             model = self._device_model = device_model.DeviceModel(
                 self._ctx,
@@ -297,8 +314,12 @@ class XenTarget:
                 start_timeout=self._hooks.timeouts.device_model,
             )
             yield model.starting()
+        if attaching is not None:
+            yield from attaching.steps(domid, attaching.plan.after_device_model)
+            yield attaching.ending()
         yield console.TtyWait(self._ctx, xenstore, self._watches, self._state.domid)
-        yield Call(self._ctx, self._store_userdata)
+        if attaching is not None:
+            yield Call(self._ctx, self._settle_userdata)
         if self._device_model is not None:
             if not self._options.paused and config.domain_type == "hvm":
                 yield self._device_model.resuming()
@@ -334,7 +355,15 @@ class XenTarget:
             f"the userdata of domain {domid}",
             lambda: userdata.remove_all(domid, config.uuid),
         )
-        userdata.store_config(domid, config.uuid, config.userdata_json())
+        userdata.store_config(domid, config.uuid, userdata.without_attached(config.json))
+
+    def _settle_userdata(self) -> None:
+        """libxl has written the devices down as it attached them; the image's order is kept."""
+        _xenctrl, _xenstore, config = self._parts()
+        domid = self._domid
+        assert domid is not None
+        attached = userdata.load_config(domid, config.uuid)
+        userdata.store_config(domid, config.uuid, userdata.with_attached(config.json, attached))
 
     def _let_go(self, done: FinishDone) -> None:
         """The domain is whole: let it run. Nothing is undone after that."""
@@ -386,9 +415,19 @@ class XenTarget:
         """First: Xen keeps a domain for as long as a device model has its memory mapped."""
         model, self._device_model = self._device_model, None
         if model is not None:
-            model.stop(lambda error: self._undo_all([] if error is None else [error], done))
+            model.stop(lambda error: self._detach([] if error is None else [error], done))
         else:
-            self._undo_all([], done)
+            self._detach([], done)
+
+    def _detach(self, errors: list[LibxlsrError], done: Done) -> None:
+        def detached(error: LibxlsrError | None) -> None:
+            self._undo_all(errors if error is None else [*errors, error], done)
+
+        attaching, self._attaching = self._attaching, None
+        if attaching is not None:
+            attaching.undo(detached)
+        else:
+            detached(None)
 
     def _undo_all(self, errors: list[LibxlsrError], done: Done) -> None:
         errors += self._undo.run()
@@ -446,6 +485,8 @@ class XenTarget:
 
     def _destroy(self, domid: int) -> None:
         assert self._xenctrl is not None
+        if self._info() is None:  # libxl has destroyed it with its devices
+            return
         try:
             domid_history.mark_recent(domid)
         except OSError as error:

@@ -7,8 +7,11 @@ kind "d" for data, "n" for a file that is being written, "l" for a lock.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from libxlsr.formats import xl
 from libxlsr.targets.xen.locks import lock_file
 from libxlsr.targets.xen.replaced_file import replace_file
 
@@ -18,6 +21,37 @@ LIB_DIR = Path("/var/lib/xen")
 
 def _path(kind: str, domid: int, handle: uuid.UUID, what: str, lib_dir: Path) -> Path:
     return lib_dir / f"userdata-{kind}.{domid}.{handle}.{what}"
+
+
+KEPT_BY_LIBXL = {"disks": "vdev", "nics": "devid"}
+"""The lists of devices in which libxl notes what it attaches, and by what it tells them apart."""
+
+
+def without_attached(tree: Mapping[str, Any]) -> bytes:
+    """The configuration as it is before libxl attaches devices and notes each.
+
+    With a disk in it that takes a device model libxl would attach no device before that runs.
+    """
+    kept = {name: value for name, value in tree.items() if name not in KEPT_BY_LIBXL}
+    return xl.Config.from_json(kept).raw
+
+
+def with_attached(tree: Mapping[str, Any], attached: Mapping[str, Any]) -> bytes:
+    """The configuration with the devices as libxl has noted them, in the order of ``tree``."""
+    lists = {}
+    for name, key in KEPT_BY_LIBXL.items():
+        if name in tree or name in attached:
+            order = [item.get(key) for item in tree.get(name, ())]
+            found = list(attached.get(name, ()))
+            if all(item.get(key) in order for item in found):
+                found.sort(key=lambda item: order.index(item.get(key)))
+            lists[name] = found
+    return xl.Config.from_json({**tree, **lists}).raw
+
+
+def load_config(domid: int, handle: uuid.UUID, lib_dir: Path = LIB_DIR) -> dict[str, Any]:
+    """The stored configuration. Raises OSError, StreamError where it is none."""
+    return xl.Config.decode(_path("d", domid, handle, "libxl-json", lib_dir).read_bytes()).json
 
 
 def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path = LIB_DIR) -> None:

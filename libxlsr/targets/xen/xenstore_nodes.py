@@ -7,6 +7,7 @@ A node that gets no permissions of its own inherits those of the node above.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import uuid
@@ -150,6 +151,15 @@ def remove(xenstore: Xenstore, domid: int, handle: uuid.UUID, console_domid: int
 
 def _remove(nodes: Transaction, domid: int, handle: uuid.UUID, console_domid: int) -> None:
     paths = Paths.of(domid, handle)
+    # Devices that libxl attached and could not take back.
+    for kind in nodes.directory(f"{paths.libxl}/device") or ():
+        for device in nodes.directory(f"{paths.libxl}/device/{kind}") or ():
+            backend = nodes.read(f"{paths.libxl}/device/{kind}/{device}/backend") or ""
+            found = re.match(r"(/local/domain/\d+/backend/[a-z0-9_]+)/(\d+)/\d+\Z", backend)
+            if found and found[2] == str(domid):
+                nodes.rm(f"{found[1]}/{domid}")
+                if nodes.directory(found[1]) == []:
+                    nodes.rm(found[1])
     for path in (paths.vm, paths.domain, paths.libxl):
         nodes.rm(path)
     _remove_backend(nodes, f"/local/domain/{console_domid}/backend", "console", domid)

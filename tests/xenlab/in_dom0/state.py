@@ -13,12 +13,15 @@ from libxlsr.xen.xenctrl import Xenctrl
 
 @dataclass(frozen=True)
 class HostState:
-    """Domains, xenstore, libxl's files and sockets, device models, our children and fds."""
+    """Domains, xenstore, libxl's files and sockets, device models, loop devices, network
+    interfaces, our children and fds."""
 
     domains: frozenset[int]
     nodes: str
     files: frozenset[str]
     models: frozenset[int]
+    loops: frozenset[str]
+    interfaces: frozenset[str]
     processes: frozenset[int]
     fds: frozenset[str]
 
@@ -36,6 +39,8 @@ class HostState:
                 str(path) for where in ("/var/lib/xen", "/var/run/xen") for path in _in(where)
             ),
             frozenset(_device_models()),
+            frozenset(path.parts[3] for path in Path("/sys/block").glob("loop*/loop")),
+            frozenset(path.name for path in Path("/sys/class/net").iterdir()),
             frozenset(_descendants(os.getpid())),
             frozenset(os.listdir("/proc/self/fd")),
         )

@@ -1,0 +1,21 @@
+"""The program of the child that destroys a domain that has devices, as ``xl destroy`` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libxlsr.helper.child import Channel
+from libxlsr.xen.toollog import LogLine, ToolLog
+from libxlsr.xen.xenlight import Xenlight
+
+
+def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+    """Destroy the domain ``args["domid"]``: device model, devices with their scripts, nodes, files,
+    the domain. Returns nothing."""
+
+    def on_line(line: LogLine) -> None:
+        channel.log(line.level, str(line))
+
+    with Xenlight(ToolLog(on_line=on_line)) as xenlight:
+        xenlight.destroy_domain(args["domid"])
+    return {}

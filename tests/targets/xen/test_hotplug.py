@@ -1,0 +1,57 @@
+"""What a hotplug script leaves that was broken off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from libxlsr.targets.xen import hotplug
+
+DOMID = 32750  # beyond any that Xen gives out (DOMID_FIRST_RESERVED): nobody's script is at work
+
+
+def sleeper(path: str, *, with_child: bool = False) -> subprocess.Popen[bytes]:
+    """A process with the environment of a hotplug script; it says a line when it is under way."""
+    script = "sleep 1000 & echo; wait" if with_child else "echo; exec sleep 1000"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        env={"PATH": os.environ["PATH"], "XENBUS_PATH": path},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_a_script_and_what_it_started_are_killed() -> None:
+    with sleeper(f"backend/vbd/{DOMID}/51712", with_child=True) as script:
+        found = set(hotplug.script_processes(DOMID))
+        assert script.pid in found
+        assert len(found) == 2
+        assert hotplug.kill_scripts(DOMID) >= 2
+        assert script.wait() == -signal.SIGKILL
+    assert set(hotplug.script_processes(DOMID)) == set()
+
+
+def test_other_domains_scripts_live_on() -> None:
+    with sleeper(f"backend/vif/{DOMID}1/0") as other, sleeper("backend/vbd/1/51712") as another:
+        assert hotplug.kill_scripts(DOMID) == 0
+        for process in (other, another):
+            assert process.poll() is None
+            process.kill()
+
+
+def test_the_loop_devices_over_a_file(tmp_path: Path) -> None:
+    files = [tmp_path / "disk", tmp_path / "other"]
+    for number, file in enumerate(files):
+        file.touch()
+        backing = tmp_path / f"sys/loop{number}/loop/backing_file"
+        backing.parent.mkdir(parents=True)
+        backing.write_text(f"{file}\n")
+    (tmp_path / "sys/loop9").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(files[0])
+    found = hotplug.loops_over([str(link)], tmp_path / "sys")
+    assert found == {("/dev/loop0", str(files[0]))}

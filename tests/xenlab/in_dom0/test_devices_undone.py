@@ -1,0 +1,212 @@
+"""Devices that can't be attached: one clear message each, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.errors import Aborted, TargetError, TimedOut
+from libxlsr.events import Ao, Context, run
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.timeouts import Timeouts
+from libxlsr.targets.xen.target import XenTarget
+
+SCRIPTS = Path("/etc/xen/scripts")
+HEAD = struct.Struct("<32s4I")
+HOTPLUG_TIMEOUT = 5.0
+
+FAILS = """\
+#!/bin/sh
+[ $1 = remove ] && exit 0
+xenstore-write $XENBUS_PATH/hotplug-error "no luck today"
+exit 1
+"""
+# A loop device that it has not told anybody of, and a child of its own.
+HANGS = """\
+#!/bin/bash
+[ $1 = remove ] && exit 0
+losetup -f $(xenstore-read $XENBUS_PATH/params)
+touch /run/block-lab-hangs
+sleep 1000
+"""
+HUNG = Path("/run/block-lab-hangs")
+
+pytestmark = pytest.mark.usefixtures("unchanged_host")
+
+
+@pytest.fixture
+def image(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes images of the guest with other devices: lists of libxl's JSON."""
+
+    def make(**lists: Any) -> Path:
+        with pv_image.open("rb") as file:
+            head = HEAD.unpack(file.read(HEAD.size))
+            data = file.read(head[4])
+            config = json.loads(data[4:].rstrip(b"\0"))
+            config.update(lists)
+            text = json.dumps(config).encode() + b"\0"
+            data = struct.pack("<I", len(text)) + text
+            changed = tmp_path / "changed.save"
+            with changed.open("wb") as out:
+                out.write(HEAD.pack(*head[:4], len(data)) + data)
+                while chunk := file.read(1 << 20):
+                    out.write(chunk)
+        return changed
+
+    return make
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[[str, str], str]]:
+    """Puts hotplug scripts where Xen's are."""
+    made = []
+
+    def put(name: str, text: str) -> str:
+        path = SCRIPTS / name
+        path.write_text(text)
+        path.chmod(0o755)
+        made.append(path)
+        return name
+
+    yield put
+    for path in made:
+        path.unlink()
+    HUNG.unlink(missing_ok=True)
+
+
+def disk_of(path: Path, **members: object) -> dict[str, Any]:
+    return {"vdev": "xvda", "pdev_path": str(path), "format": "raw", "readwrite": 1, **members}
+
+
+def restore(
+    image: Path, act: Callable[[Ao[Any]], None] | None = None, hotplug: float | None = 40.0
+) -> None:
+    """Restore it; ``act`` is called when the script hangs."""
+    ctx = Context()
+    fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ao = restore_ao(ctx, fd, XenTarget(ctx), timeouts=Timeouts(hotplug=hotplug))
+
+        def look() -> None:
+            if HUNG.exists() and act is not None:
+                act(ao)
+            else:
+                ctx.call_later(0.1, look)
+
+        if act is not None:
+            ctx.call_soon(look)
+        run(ctx, lambda: ao.done)
+        assert ctx.registered() == []
+        ao.result()
+    finally:
+        os.close(fd)
+
+
+def test_a_script_that_fails(
+    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    name = script("block-lab-fails", FAILS)
+    with pytest.raises(TargetError, match=r"could not attach its disk xvda .*no luck today"):
+        restore(image(disks=[disk_of(disk, script=name)]))
+
+
+def test_a_script_that_hangs(
+    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    name = script("block-lab-hangs", HANGS)
+    with pytest.raises(TimedOut, match=r"attaching the disk xvda .* took longer than 15 s"):
+        restore(image(disks=[disk_of(disk, script=name)]), hotplug=HOTPLUG_TIMEOUT)
+    assert HUNG.exists()
+
+
+def test_an_abort_while_a_script_hangs(
+    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    name = script("block-lab-hangs", HANGS)
+    with pytest.raises(Aborted):
+        restore(image(disks=[disk_of(disk, script=name)]), lambda ao: ao.abort())
+
+
+def test_the_child_is_killed_while_a_script_hangs(
+    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    def kill(_ao: Ao[Any]) -> None:
+        (child,) = _children()
+        os.kill(child, signal.SIGKILL)
+
+    name = script("block-lab-hangs", HANGS)
+    with pytest.raises(TargetError, match="killed by SIGKILL"):
+        restore(image(disks=[disk_of(disk, script=name)]), kill)
+
+
+def _children() -> list[int]:
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def test_a_card_that_fails_after_its_disk(
+    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    fails = FAILS.replace("remove", "offline")
+    nic = {"bridge": "xenbr0", "script": script("vif-lab-fails", fails)}
+    with pytest.raises(TargetError, match=r"could not attach its network card 0.*no luck today"):
+        restore(image(disks=[disk_of(disk, script="block")], nics=[nic]))
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"disks": [disk_of(Path("/nowhere/disk"))]}, r"disk xvda \(/nowhere/disk\): No such file"),
+        ({"nics": [{"bridge": "nobr0"}]}, "network card 0 .* bridge nobr0, which is not here"),
+        (
+            {"disks": [disk_of(Path("/dev/null"), script="../../../bin/sh")]},
+            "script ../../../bin/sh of .* is not in /etc/xen/scripts",
+        ),
+        ({"nics": [{"bridge": "xenbr0", "script": "vif-none"}]}, "script vif-none .* is not here"),
+        ({"p9s": [{}]}, "it has 9pfs shares"),
+    ],
+    ids=["file", "bridge", "script outside", "script", "9pfs"],
+)
+def test_what_is_known_beforehand(
+    image: Callable[..., Path], lists: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TargetError, match=f"can't be restored here: .*{message}"):
+        restore(image(**lists))
+
+
+def test_a_disk_that_is_mounted(image: Callable[..., Path], disk: Path) -> None:
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], check=True)
+    where = disk.with_name("mounted")
+    where.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, where], check=True)
+    try:
+        with pytest.raises(TargetError, match=r"disk xvda .* is in use here"):
+            restore(image(disks=[disk_of(disk, script="block")]))
+    finally:
+        subprocess.run(["umount", where], check=True)
+        # The kernel takes the loop device off by and by.
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if str(disk) not in subprocess.check_output(["losetup", "-a"], text=True):
+                    break
+            time.sleep(0.1)
