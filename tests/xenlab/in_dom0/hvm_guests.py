@@ -30,11 +30,9 @@ memory=64
 vcpus=2
 vga="stdvga"
 vnc=1
-vncpasswd="a secret"
 serial="pty"
 usb=1
 usbdevice="tablet"
-soundhw="ac97"
 keymap="de"
 localtime=1
 """

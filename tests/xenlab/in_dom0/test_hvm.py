@@ -54,7 +54,8 @@ def model_arguments(guest: HvmGuest) -> list[str]:
 
 def model_environment(guest: HvmGuest) -> dict[str, str]:
     """What the device model's environment has because of its guest."""
-    names = ("XEN_DOMAIN_ID", "XEN_QEMU_CONSOLE_LIMIT", "DISPLAY", "XAUTHORITY")
+    # Without XEN_QEMU_CONSOLE_LIMIT, which libxl of Xen 4.17 sets and that of 4.20 does not.
+    names = ("XEN_DOMAIN_ID", "DISPLAY", "XAUTHORITY")
     variables = Path(f"/proc/{guest.model_pid()}/environ").read_text().split("\0")
     pairs = (variable.partition("=") for variable in variables)
     return {name: value.replace(str(guest.domid), "N") for name, _, value in pairs if name in names}
