@@ -51,6 +51,8 @@ class FrameMap:
         """Take a record's frames; how many of them had contents before and were sent again."""
         gfns, types = batch.gfns, batch.types
         if batch.is_consecutive:
+            if types.count(types[:1]) == len(types):
+                return self._add_run(gfns[0], len(types), types[0])
             return sum(
                 self._add_run(gfns[match.start()], match.end() - match.start(), match[1][0])
                 for match in _RUN.finditer(types)
@@ -130,7 +132,8 @@ class FrameMap:
             else:
                 old = chunk[start : start + count]
                 if _WITH_DATA[page_type]:
-                    again += len(old.translate(None, _WITHOUT_DATA_BYTES))
+                    if old.count(0) != count:
+                        again += len(old.translate(None, _WITHOUT_DATA_BYTES))
                     chunk[start : start + count] = _VALUE[page_type : page_type + 1] * count
                 else:
                     chunk[start : start + count] = old.translate(_RENAMED[page_type])

@@ -16,8 +16,8 @@ from typing import ClassVar
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.source.codecs import Decompression
 
-_WINDOW = 16 * 1024
-"""Bytes of one pread: the frame list of a sender's PAGE_DATA record has 8 KiB."""
+_WINDOW = 8 * 1024 + 64
+"""Bytes of one pread: a record's header and the frame list of a sender's PAGE_DATA, 8 KiB."""
 
 _SCRATCH = 256 * 1024
 """Bytes at a time of what is read and not looked at; fits into a processor's cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, xl
@@ -10,8 +11,7 @@ from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """Where a record stands. ``offset`` is its header's, ``length`` its body's without padding."""
 
     layer: str

@@ -271,9 +271,12 @@ class Walker:
 
     def _next_libxc_header(self) -> libxc.RecordHeader:
         offset = self._begin_record()
-        with self._rule("libxc-record-header", self._coming("libxc")):
+        try:
             data = self._source.read(libxc.RECORD_HEADER_SIZE, "a libxc record or its END")
             header = libxc.RecordHeader.decode(data, offset)
+        except StreamError as error:
+            self._problem("libxc-record-header", error, self._coming("libxc"))
+            raise _Stop from None
         self._met("libxc", header.type, header.length, offset)
         return header
 
@@ -333,7 +336,7 @@ class Walker:
             head = source.read(min(record.length, page_data.HEADER_SIZE), "a PAGE_DATA")
             prefix = page_data.prefix_length(head, start, record.length)
             entries = source.read(prefix - len(head), "the frame list of PAGE_DATA")
-            batch = page_data.decode_pfns(head + entries, start, record.length)
+            batch = page_data.decode_entries(entries, start, record.length)
         except StreamError as error:
             self._problem("page-data", error)
             if isinstance(error, Truncated):
@@ -341,11 +344,14 @@ class Walker:
             self._skip(end - source.offset)
             return
         self._visitor.page_data(record, batch)
-        with self._no_way_past():
+        try:
             if self._visitor.wants_pages(batch.types):
                 self._pages(batch)
             else:
                 source.skip(end - source.offset, "the pages of PAGE_DATA")
+        except StreamError as error:
+            self._problem(Truncated.rule, error)
+            raise _Stop from None
 
     def _pages(self, batch: page_data.PageData) -> None:
         types, gfns = batch.types, batch.gfns
