@@ -52,7 +52,7 @@ class StreamError(LibxlsrError):
 
     ``offset`` counts from the first byte that the reader was given (None where it can't be known:
     on a pipe that libxenguest has read from). ``record`` names the record, ``expected`` says what
-    should have stood there.
+    should have stood there. ``at_end``: nothing that came was wrong, but the bytes ended too early.
     """
 
     rc = -6
@@ -66,9 +66,11 @@ class StreamError(LibxlsrError):
         record: str | None = None,
         expected: str | None = None,
         remedy: str | None = None,
+        at_end: bool = False,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.offset = offset
+        self.at_end = at_end
         self.record = record
         self.expected = expected
 

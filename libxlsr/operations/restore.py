@@ -348,9 +348,11 @@ class _Restore:
         """The stream broke off: the guest of the last checkpoint is the result, if it is whole."""
         reason = self._failed_over()
         assert reason is not None
-        if self._filtered():
+        at_end = isinstance(reason, StreamError) and reason.at_end
+        if self._filtered() or (self._to_eof and not at_end):
             # A compressed file has no sender that could have died: it is damaged, whatever of it
-            # could be read. A converted image has no checkpoints.
+            # could be read. A converted image has no checkpoints. And a sender that dies leaves a
+            # file that ends too early, not one with something wrong in it.
             self._fail(reason)
             return
         try:

@@ -281,7 +281,7 @@ class StreamReader:
                 problem = "the stream ends without an END record"
             else:
                 problem = f"the stream ends {result.nbytes} bytes into a {result.what}"
-            raise StreamError(problem, offset=self._offset, remedy=TRUNCATED)
+            raise StreamError(problem, offset=self._offset, remedy=TRUNCATED, at_end=True)
         if result.outcome is Outcome.FAILED:
             assert result.error is not None
             raise TargetError.from_oserror(result.error, "can't read the stream", call="read")

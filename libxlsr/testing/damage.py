@@ -138,6 +138,21 @@ def _flip_bit(parts: list[Part], choose: random.Random) -> Damaged | None:
     return Damaged(data, f"bit {bit % 8} of byte {bit // 8} of {parts[index].name} is flipped")
 
 
+def _flip_bit_of_state(parts: list[Part], choose: random.Random) -> Damaged | None:
+    """Anywhere in what is neither a header nor memory: configuration, registers, policies."""
+    state = [part for part in parts if part.body and not part.is_page_data]
+    if not state:
+        return None
+    part = choose.choice(state)
+    body = bytearray(part.body_bytes())
+    bit = choose.randrange(8 * len(body))
+    body[bit // 8] ^= 1 << bit % 8
+    part.body = bytes(body)
+    return Damaged(
+        join(parts), f"bit {bit % 8} of byte {bit // 8} of {part.name}'s body is flipped"
+    )
+
+
 def _change_count(parts: list[Part], choose: random.Random) -> Damaged | None:
     return _change_frame_list(parts, choose, count=True)
 
@@ -175,6 +190,7 @@ _KINDS: tuple[Callable[[list[Part], random.Random], Damaged | None], ...] = (
     _truncate,
     _soil_padding,
     _flip_bit,
+    _flip_bit_of_state,
     _change_count,
     _flip_bit_of_frame,
 )

@@ -92,7 +92,8 @@ class Checks(Visitor):
         self._section: set[SectionKey] = set()
         self._policies: set[int] = set()
         self._vcpus: dict[int, set[int]] = {}
-        self._params: dict[int, int] | None = None
+        self.hvm_params: dict[int, int] | None = None
+        """By index; None before there was a record of them."""
         self._libxc_ended = False  # from then on libxl can't go back to a checkpoint any more
         self._emulator_seen = False
         self._expect_magic = False
@@ -284,11 +285,12 @@ class Checks(Visitor):
             self.report("vcpu-unknown", f"vCPU {max(vcpus)} of a guest with {self._max_vcpus}")
 
     def _hvm_params(self, body: HvmParams) -> None:
-        self._params = dict(body.params)
+        # One by one: convert-legacy-stream writes two records, of different parameters.
+        params = self.hvm_params = {**(self.hvm_params or {}), **dict(body.params)}
         if not body.params:
             self.report("empty-record", "no parameters")
             return
-        missing = [hvm_param_name(index) for index in _NEEDED_PARAMS if index not in self._params]
+        missing = [hvm_param_name(index) for index in _NEEDED_PARAMS if index not in params]
         if missing:
             self.report("hvm-param-missing", ", ".join(missing))
 
@@ -336,6 +338,6 @@ class Checks(Visitor):
     def _check_special_frames(self) -> None:
         assert self.memory is not None
         for index in _FRAME_PARAMS:
-            gfn = (self._params or {}).get(index)
+            gfn = (self.hvm_params or {}).get(index)
             if gfn and not self.memory.exists(gfn) and not self.memory.frames.untracked:
                 self.report("special-frame-missing", f"{hvm_param_name(index)}, frame {gfn:#x}")

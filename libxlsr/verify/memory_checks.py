@@ -47,16 +47,20 @@ class MemoryChecks:
         first = body.start_pfn // (PAGE_SIZE // self._guest_width)
         self._p2m[first : first + len(body.p2m_pfns)] = array("I", body.p2m_pfns)
 
+    def whole_p2m(self) -> X86PvP2mFrames:
+        """All records of the P2M that came, as one."""
+        return X86PvP2mFrames(0, self.p2m_covered - 1, tuple(self._p2m))
+
     def page_data(self, batch: PageData) -> None:
         """A record's frames."""
         gfns = batch.gfns
         if not batch.is_consecutive and len(set(gfns)) != len(gfns):
             gfn, number = Counter(gfns).most_common(1)[0]
             self._report("duplicate-frame", f"frame {gfn:#x} is named {number} times")
-        if self._pv and max(gfns) >= self.p2m_covered:
+        if self._pv and batch.highest >= self.p2m_covered:
             self._report(
                 "frame-beyond-p2m",
-                f"frame {max(gfns):#x}, expected less than {self.p2m_covered:#x}, "
+                f"frame {batch.highest:#x}, expected less than {self.p2m_covered:#x}, "
                 "where the P2M ends",
             )
         if not self._pv and has_page_tables(batch.types):

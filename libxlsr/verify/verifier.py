@@ -11,7 +11,7 @@ from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_pv import X86PvVcpu
+from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_types import WITHOUT_DATA, has_page_tables, is_page_table
 from libxlsr.verify.checks import Checks
@@ -158,8 +158,13 @@ class Verification(Checks):
         super().libxc_body(record, body, data)
         if self._digest is None:
             return
+        # Of these a later record adds to an earlier one; all others take its place.
         if isinstance(body, HvmParams):
-            self._digest.state(record.name, HvmParams(tuple(sorted(body.params))).encode())
+            params = tuple(sorted((self.hvm_params or {}).items()))
+            self._digest.state(record.name, HvmParams(params).encode())
+        elif isinstance(body, X86PvP2mFrames):
+            assert self.memory is not None
+            self._digest.state(record.name, self.memory.whole_p2m().encode())
         elif isinstance(body, X86PvVcpu):
             self._digest.state(f"{record.name} {body.vcpu_id}", data)
         else:

@@ -73,4 +73,5 @@ def end_of_stream(offset: int, where: str, record: str | None = None) -> StreamE
         offset=offset,
         record=record,
         remedy="the image is truncated: get a whole copy of it",
+        at_end=True,
     )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from libxlsr.errors import Aborted, LibxlsrError, StreamError
+from libxlsr.errors import Aborted, StreamError
 from libxlsr.formats import libxc, page_data
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxc import RecordType
@@ -109,6 +109,7 @@ class LibxcRestore:
             "mismatches": self._memory.mismatches,
             "checkpoints": self._checkpoints,
             "failover": None if failover is None else str(failover),
+            "failover_at_end": failover is not None and failover.at_end,
         }
 
     def _make_state(self, order: RecordOrder) -> StateFiles:
@@ -133,7 +134,7 @@ class LibxcRestore:
             )
         return domain
 
-    def _read_records(self) -> LibxlsrError | None:
+    def _read_records(self) -> StreamError | None:
         """To END; or the reason why it went no further than the last checkpoint."""
         try:
             while self._read_record():

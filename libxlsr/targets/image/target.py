@@ -50,6 +50,7 @@ class ImageTarget:
         self._hooks: TargetHooks | None = None
         self._image = ImageDescription(config=None, stream_header=None)
         self._libxc: dict[str, Any] = {}
+        self._emulator: libxl.EmulatorContext | None = None
 
     def prepare(self, image: ImageDescription, hooks: TargetHooks, done: Done) -> None:
         """Make the staging directory."""
@@ -102,7 +103,9 @@ class ImageTarget:
             LibxcOutcome(
                 consumed=result["consumed"],
                 guest_kind=result["kind"],
-                failover=None if failover is None else StreamError(failover, offset=None),
+                failover=None
+                if failover is None
+                else StreamError(failover, offset=None, at_end=result["failover_at_end"]),
             ),
             None,
         )
@@ -118,6 +121,7 @@ class ImageTarget:
 
     def emulator_context(self, context: libxl.EmulatorContext, done: Done) -> None:
         """Write the blob."""
+        self._emulator = context
         self._at_once(lambda: self._write(layout.EMULATOR_CONTEXT, context.context), done)
 
     def finish(self, done: FinishDone) -> None:
@@ -191,6 +195,7 @@ class ImageTarget:
     def _manifest(self, directory: Path) -> dict[str, object]:
         header = self._image.stream_header
         config = self._image.config
+        emulator = self._emulator
         files = sorted(
             str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
         )
@@ -204,6 +209,12 @@ class ImageTarget:
                 "kind": self._libxc["kind"],
                 "xen_version": self._libxc["xen_version"],
                 "checkpoints": self._libxc["checkpoints"],
+            },
+            "emulator": None
+            if emulator is None
+            else {
+                "emulator": libxl.EMULATOR_NAMES[emulator.emulator_id],
+                "index": emulator.index,
             },
             "page_size": 4096,
             "pages": self._libxc["pages"],
