@@ -357,9 +357,6 @@ def _unsupported(reader: _Reader, own: tuple[str, ...], kind: str) -> list[str]:
         found.append("its BIOS is rombios, which no device model has today")
     if reader.flag(*own, "spice", "enable", default=False):
         found.append("it has a SPICE display, which can't be restored")
-    if any(item.get("script") is not None for item in reader.objects("disks")):
-        # The drive's path comes from the script, which runs after the device model's start.
-        found.append("it has a disk with a script, which can't be restored for an HVM guest")
     if reader.flag(*own, "gfx_passthru", default=False):
         found.append("it has a graphics card passed through, which can't be restored")
     return found

@@ -221,7 +221,12 @@ class DeviceModel:
                 state_fd = self._state.open()
                 theirs.callback(os.close, state_fd)
             argv = arguments(
-                program, self._config, self._domid, sockets=self._sockets, state_fd=state_fd
+                program,
+                self._config,
+                self._domid,
+                sockets=self._sockets,
+                state_fd=state_fd,
+                script_paths=self._script_paths(),
             )
             log.info("starting the device model: %s", " ".join(argv))
             self._log_path, log_fd = open_log(f"qemu-dm-{self._config.name}", self._log_dir)
@@ -240,6 +245,19 @@ class DeviceModel:
                 stderr=log_fd,
                 env={**os.environ, **environment(self._config, self._domid)},
             )
+
+    def _script_paths(self) -> dict[str, str]:
+        """Where disks' scripts, which have run, have put them
+        (libxl__device_disk_find_local_path)."""
+        paths = {}
+        for disk in self._config.device_config.disks:
+            place = disk.place
+            if disk.script is not None and place is not None:
+                backend = f"/local/domain/0/backend/vbd/{self._domid}/{place.number}"
+                path = self._xenstore.read(f"{backend}/physical-device-path")
+                if path is not None:
+                    paths[disk.vdev] = path
+        return paths
 
     def _await_pid(self, done: Done) -> None:
         def readable(_ready: int) -> None:

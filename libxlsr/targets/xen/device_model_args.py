@@ -10,7 +10,7 @@ is written with two, as QEMU reads it. libxl leaves it as it is, and QEMU refuse
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from libxlsr.errors import UsageError
@@ -46,9 +46,19 @@ class Sockets:
 
 
 def arguments(
-    program: str, config: DomainConfig, domid: int, *, sockets: Sockets, state_fd: int | None
+    program: str,
+    config: DomainConfig,
+    domid: int,
+    *,
+    sockets: Sockets,
+    state_fd: int | None,
+    script_paths: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The whole argument vector; ``state_fd`` is where an HVM guest's device model is read from."""
+    """The whole argument vector.
+
+    ``state_fd`` is where an HVM guest's device model is read from. ``script_paths`` are where the
+    scripts of disks, by their vdev, have put them.
+    """
     devices = config.device_config
     args = [program, "-xen-domid", str(domid), "-no-shutdown"]
     for name, path in (("libxl-cmd", sockets.toolstack), ("libxenstat-cmd", sockets.statistics)):
@@ -76,7 +86,7 @@ def arguments(
     args += devices.extra_of_type
     args += ["-m", str(_mib(config.max_memkb - config.video_memkb))]
     if devices.hvm is not None:
-        args += _disks(devices, devices.hvm)
+        args += _disks(devices, devices.hvm, script_paths or {})
         if devices.hvm.xenserver_device:
             args += ["-device", "xen-pvdevice,device-id=0xc000"]
     return args
@@ -204,7 +214,7 @@ def _machine(hvm: Hvm) -> str:
     return machine
 
 
-def _disks(devices: DeviceConfig, hvm: Hvm) -> Iterator[str]:
+def _disks(devices: DeviceConfig, hvm: Hvm, script_paths: Mapping[str, str]) -> Iterator[str]:
     if hvm.ahci:
         yield from ("-device", "ahci,id=ahci0")
     for disk in devices.disks:
@@ -212,27 +222,28 @@ def _disks(devices: DeviceConfig, hvm: Hvm) -> Iterator[str]:
         if place is None:
             log.warning("the device model has no drive for %s: its number is not known", disk.vdev)
         else:
-            yield from _drive(disk, place, hvm)
+            path = disk.path if disk.script is None else script_paths.get(disk.vdev)
+            yield from _drive(disk, place, hvm, path)
 
 
-def _drive(disk: Disk, place: DiskPlace, hvm: Hvm) -> Iterator[str]:
+def _drive(disk: Disk, place: DiskPlace, hvm: Hvm, path: str | None) -> Iterator[str]:
     number = place.disk
     image = _FORMATS.get(disk.format, "raw")
-    local = disk.path is not None and disk.format != "empty" and disk.backend_domain is None
+    local = path is not None and disk.format != "empty" and disk.backend_domain is None
+    path = _value(path or "")
     if disk.cdrom:
         if number > CDROMS:
             return
         name = f"ide-{place.number}"
         drive = f"if=none,readonly=on,id={name}"
         if local:
-            drive += f",file={_value(disk.path or '')},format={image}"
+            drive += f",file={path},format={image}"
         bus = f"bus=ide.{number // 2},unit={number % 2}"
         yield from ("-drive", drive, "-device", f"ide-cd,id={name},drive={name},{bus}")
         return
     # Others are the guest's through its own drivers only.
-    if not local or disk.script is not None or disk.virtio:
+    if not local or disk.virtio:
         return
-    path = _value(disk.path or "")
     if disk.vdev.startswith("sd"):
         name = f"scsi0-hd{number}"
         access = "off" if disk.readwrite else "on"

@@ -159,6 +159,18 @@ def test_disks(hvm_tree: dict[str, Any]) -> None:
     ]
 
 
+def test_a_disk_is_where_its_script_has_put_it(hvm_tree: dict[str, Any]) -> None:
+    disk = {"pdev_path": "target", "format": "raw", "readwrite": 1, "script": "block-iscsi"}
+    hvm_tree["disks"] = [{"vdev": "hda", **disk}, {"vdev": "hdb", **disk}]
+    config = read_config(xl.Config.from_json(hvm_tree))
+    found = arguments(
+        "/qemu", config, 7, sockets=SOCKETS, state_fd=9, script_paths={"hdb": "/dev/sdx"}
+    )
+    assert following(found, "-drive") == [
+        "file=/dev/sdx,if=ide,index=1,media=disk,format=raw,cache=writeback"
+    ]
+
+
 def test_ahci_disks(hvm_tree: dict[str, Any]) -> None:
     hvm_tree["b_info"]["type.hvm"]["hdtype"] = "ahci"
     hvm_tree["disks"] = [{"vdev": "xvdf", "pdev_path": "/a", "format": "raw", "readwrite": 1}]
