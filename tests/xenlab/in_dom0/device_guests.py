@@ -13,20 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .guests import IMAGES, MEMORY, Guest, wait_until, xl
+from .hvm_guests import CONFIGS
 
 ADDRESS = "10.1.0.2"
 DISK_SIZE = 16 << 20
 CONFIG = """\
 name="{name}"
 type="{kind}"
+{boot}
+disk=["vdev=xvda,access=rw,{disk}"]
+vif=["mac=00:16:3e:00:00:{number:02x},bridge=xenbr0"]
+"""
+
+_BOOT = """\
 kernel="/srv/guest/vmlinux"
 ramdisk="/srv/guest/initrd"
 extra="console=hvc0 quiet"
 memory={memory}
-vcpus=1
-disk=["vdev=xvda,access=rw,{disk}"]
-vif=["mac=00:16:3e:00:00:{number:02x},bridge=xenbr0"]
-"""
+vcpus=1"""
+BOOT = {kind: _BOOT.format(memory=memory) for kind, memory in MEMORY.items()}
+BOOT["hvm"] = CONFIGS["linux"].rstrip()
 
 # How the disk gets to the guest: what the configuration says of it.
 DISKS = {
@@ -108,7 +114,7 @@ def saved_device_guest(kind: str, disk: str) -> DeviceGuest:
         CONFIG.format(
             name=name,
             kind=kind,
-            memory=MEMORY[kind],
+            boot=BOOT[kind],
             number=1 + sum(name.encode()) % 200,
             disk=DISKS[disk].format(device=device, file=guest.file),
         )

@@ -27,6 +27,11 @@ VOLATILE = (
     "/local/domain/N/serial/0/tty",
     "/local/domain/N/image/device-model-pid",
     "/vm/UUID/start_time",
+    "/local/domain/N/device/*/*/*ring-ref*",
+    "/local/domain/N/device/*/*/event-channel*",
+    "/local/domain/N/device/*/*/page-ref",
+    "/local/domain/0/backend/vbd/N/*/node",
+    "/local/domain/0/backend/vbd/N/*/physical-device*",
 )
 
 
@@ -82,7 +87,7 @@ def look_at(guest: Guest) -> Twin:
             # Values and permissions: the domain's id as a word of its own, or after a permission.
             rest = rest.replace(uuid, "UUID")
             rest = re.sub(rf"(?<![0-9.])([nrwb]?){domid}(?![0-9.])", r"\1N", rest)
-            if path in VOLATILE:
+            if any(fnmatch.fnmatch(path, pattern) for pattern in VOLATILE):
                 rest = re.sub(r'^"[^"]+"', '"…"', rest)
             nodes[path] = rest
     listed["domid"] = None
