@@ -299,6 +299,8 @@ class _Reader:
             value = self._config.value(kind)
             if value is not None and not isinstance(value, list):
                 raise self._wrong((kind,), "is no list", None)
+            if value and not all(isinstance(item, dict) for item in value):
+                raise self._wrong((kind,), "is no list of objects", None)
             if value:
                 counts[kind] = len(value)
         return counts

@@ -18,6 +18,9 @@ from libxlsr.xen.xenstore import Xenstore
 
 SYS_NET = Path("/sys/class/net")
 
+DOM0 = (None, 0, "", "0", "Domain-0")
+"""How a configuration says that a backend is in dom0."""
+
 DISK_SCRIPT = "block"
 """The script that a disk without one of its own gets; it takes files and block devices."""
 
@@ -52,7 +55,7 @@ def disk_problems(disk: Disk, users: list[tuple[int, str, bool]]) -> Iterator[st
     if disk.virtio:
         yield f"{words} is a virtio disk, which can't be restored"
         return
-    if disk.backend_domain is not None:
+    if disk.backend_domain not in DOM0:
         yield f"{words} is served by domain {disk.backend_domain}, which can't be restored"
         return
     if disk.script is not None:
@@ -182,5 +185,5 @@ def script_problems(script: str, words: str) -> Iterator[str]:
 
 def _backend_problems(item: Mapping[str, Any], words: str) -> Iterator[str]:
     domain = item.get("backend_domname") or item.get("backend_domid")
-    if domain:
+    if domain not in DOM0:
         yield f"{words} is served by domain {printable(str(domain), 40)}, which can't be restored"

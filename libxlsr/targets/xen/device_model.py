@@ -84,6 +84,9 @@ def needed(config: DomainConfig) -> bool:
     devices = config.device_config
     if devices.hvm is not None or config.devices.get("vfbs"):
         return True
+    keyboards = config.json.get("vkbs", ())
+    if any(keyboard.get("backend_type") != "linux" for keyboard in keyboards):
+        return True
     return any(disk.in_qemu() for disk in devices.disks if disk.backend_domain is None)
 
 

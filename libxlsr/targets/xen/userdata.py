@@ -23,23 +23,27 @@ def _path(kind: str, domid: int, handle: uuid.UUID, what: str, lib_dir: Path) ->
     return lib_dir / f"userdata-{kind}.{domid}.{handle}.{what}"
 
 
-KEPT_BY_LIBXL = {"disks": "vdev", "nics": "devid"}
+NOTED_BY_LIBXL = {"disks": "vdev", "nics": "devid"}
 """The lists of devices in which libxl notes what it attaches, and by what it tells them apart."""
+
+TAKE_DEVICE_MODEL = ("vfbs", "vkbs")
+"""The other lists with which libxl attaches nothing while no device model runs."""
 
 
 def without_attached(tree: Mapping[str, Any]) -> bytes:
     """The configuration as it is before libxl attaches devices and notes each.
 
-    With a disk in it that takes a device model libxl would attach no device before that runs.
+    With anything in it that takes a device model libxl would attach no device before that runs.
     """
-    kept = {name: value for name, value in tree.items() if name not in KEPT_BY_LIBXL}
+    left_out = (*NOTED_BY_LIBXL, *TAKE_DEVICE_MODEL)
+    kept = {name: value for name, value in tree.items() if name not in left_out}
     return xl.Config.from_json(kept).raw
 
 
 def with_attached(tree: Mapping[str, Any], attached: Mapping[str, Any]) -> bytes:
     """The configuration with the devices as libxl has noted them, in the order of ``tree``."""
     lists = {}
-    for name, key in KEPT_BY_LIBXL.items():
+    for name, key in NOTED_BY_LIBXL.items():
         if name in tree or name in attached:
             order = [item.get(key) for item in tree.get(name, ())]
             found = list(attached.get(name, ()))

@@ -94,6 +94,13 @@ def test_devices_are_counted(tree: dict[str, Any]) -> None:
     assert read(tree).devices == {"disks": 2}
 
 
+@pytest.mark.parametrize("kind", ["disks", "nics", "vkbs", "usbdevs"])
+def test_a_device_that_is_no_object(tree: dict[str, Any], kind: str) -> None:
+    tree[kind] = ["xvda"]
+    with pytest.raises(StreamError, match=f"{kind} is no list of objects"):
+        read(tree)
+
+
 def test_the_userdata_is_the_configuration_with_what_was_decided(tree: dict[str, Any]) -> None:
     raw = read(tree).userdata_json()
     assert raw.endswith(b"}\n\0")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import lzma
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .guests import Guest, saved_guest
 from .state import HostState
 
+# xl_saverestore.c: magic, byte order, mandatory and optional flags, length of the optional data.
+HEAD = struct.Struct("<32s4I")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
 
@@ -42,3 +47,25 @@ def unchanged_host() -> Iterator[None]:
     before = HostState.now()
     yield
     assert HostState.now() == before
+
+
+@pytest.fixture
+def image_with(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes images of the PV guest with other devices: lists of libxl's JSON."""
+
+    def make(**lists: Any) -> Path:
+        with pv_image.open("rb") as file:
+            head = HEAD.unpack(file.read(HEAD.size))
+            data = file.read(head[4])
+            config = json.loads(data[4:].rstrip(b"\0"))
+            config.update(lists)
+            text = json.dumps(config).encode() + b"\0"
+            data = struct.pack("<I", len(text)) + text
+            changed = tmp_path / "changed.save"
+            with changed.open("wb") as out:
+                out.write(HEAD.pack(*head[:4], len(data)) + data)
+                while chunk := file.read(1 << 20):
+                    out.write(chunk)
+        return changed
+
+    return make

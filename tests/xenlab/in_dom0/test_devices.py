@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from libxlsr.errors import TargetError
 from libxlsr.targets.xen.target import XenOptions
+from libxlsr.xen.xenstore import Xenstore
 
 from .device_guests import DeviceGuest, saved_device_guest
 from .guests import wait_until, xl
@@ -87,3 +88,19 @@ def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
     other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
     with pytest.raises(TargetError, match=f"is in use by domain {result.guest.domid}"):
         restore_file(guest.image, other)
+
+
+def test_a_framebuffer_and_its_keyboard(image_with: Callable[..., Path]) -> None:
+    """The guest has no driver for them: they are there, and go with the domain."""
+    before = HostState.now()
+    result = restore_file(image_with(vfbs=[{"devid": 0}], vkbs=[{"devid": 0}]))
+    domid = result.guest.domid
+    try:
+        with Xenstore() as xenstore:
+            backends = "/local/domain/0/backend"
+            assert xenstore.read(f"{backends}/vfb/{domid}/0/vnc") == "1"
+            assert xenstore.read(f"{backends}/vkbd/{domid}/0/frontend-id") == str(domid)
+            assert xenstore.read(f"/local/domain/{domid}/image/device-model-pid")
+    finally:
+        xl("destroy", str(domid))
+    wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +20,6 @@ from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenTarget
 
 SCRIPTS = Path("/etc/xen/scripts")
-HEAD = struct.Struct("<32s4I")
 HOTPLUG_TIMEOUT = 5.0
 
 FAILS = """\
@@ -42,28 +39,6 @@ sleep 1000
 HUNG = Path("/run/block-lab-hangs")
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
-
-
-@pytest.fixture
-def image(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Makes images of the guest with other devices: lists of libxl's JSON."""
-
-    def make(**lists: Any) -> Path:
-        with pv_image.open("rb") as file:
-            head = HEAD.unpack(file.read(HEAD.size))
-            data = file.read(head[4])
-            config = json.loads(data[4:].rstrip(b"\0"))
-            config.update(lists)
-            text = json.dumps(config).encode() + b"\0"
-            data = struct.pack("<I", len(text)) + text
-            changed = tmp_path / "changed.save"
-            with changed.open("wb") as out:
-                out.write(HEAD.pack(*head[:4], len(data)) + data)
-                while chunk := file.read(1 << 20):
-                    out.write(chunk)
-        return changed
-
-    return make
 
 
 @pytest.fixture
@@ -120,32 +95,32 @@ def restore(
 
 
 def test_a_script_that_fails(
-    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
 ) -> None:
     name = script("block-lab-fails", FAILS)
     with pytest.raises(TargetError, match=r"could not attach its disk xvda .*no luck today"):
-        restore(image(disks=[disk_of(disk, script=name)]))
+        restore(image_with(disks=[disk_of(disk, script=name)]))
 
 
 def test_a_script_that_hangs(
-    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
 ) -> None:
     name = script("block-lab-hangs", HANGS)
     with pytest.raises(TimedOut, match=r"attaching the disk xvda .* took longer than 15 s"):
-        restore(image(disks=[disk_of(disk, script=name)]), hotplug=HOTPLUG_TIMEOUT)
+        restore(image_with(disks=[disk_of(disk, script=name)]), hotplug=HOTPLUG_TIMEOUT)
     assert HUNG.exists()
 
 
 def test_an_abort_while_a_script_hangs(
-    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
 ) -> None:
     name = script("block-lab-hangs", HANGS)
     with pytest.raises(Aborted):
-        restore(image(disks=[disk_of(disk, script=name)]), lambda ao: ao.abort())
+        restore(image_with(disks=[disk_of(disk, script=name)]), lambda ao: ao.abort())
 
 
 def test_the_child_is_killed_while_a_script_hangs(
-    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
 ) -> None:
     def kill(_ao: Ao[Any]) -> None:
         (child,) = _children()
@@ -153,7 +128,7 @@ def test_the_child_is_killed_while_a_script_hangs(
 
     name = script("block-lab-hangs", HANGS)
     with pytest.raises(TargetError, match="killed by SIGKILL"):
-        restore(image(disks=[disk_of(disk, script=name)]), kill)
+        restore(image_with(disks=[disk_of(disk, script=name)]), kill)
 
 
 def _children() -> list[int]:
@@ -164,12 +139,12 @@ def _children() -> list[int]:
 
 
 def test_a_card_that_fails_after_its_disk(
-    image: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
 ) -> None:
     fails = FAILS.replace("remove", "offline")
     nic = {"bridge": "xenbr0", "script": script("vif-lab-fails", fails)}
     with pytest.raises(TargetError, match=r"could not attach its network card 0.*no luck today"):
-        restore(image(disks=[disk_of(disk, script="block")], nics=[nic]))
+        restore(image_with(disks=[disk_of(disk, script="block")], nics=[nic]))
 
 
 @pytest.mark.parametrize(
@@ -187,20 +162,20 @@ def test_a_card_that_fails_after_its_disk(
     ids=["file", "bridge", "script outside", "script", "9pfs"],
 )
 def test_what_is_known_beforehand(
-    image: Callable[..., Path], lists: dict[str, Any], message: str
+    image_with: Callable[..., Path], lists: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TargetError, match=f"can't be restored here: .*{message}"):
-        restore(image(**lists))
+        restore(image_with(**lists))
 
 
-def test_a_disk_that_is_mounted(image: Callable[..., Path], disk: Path) -> None:
+def test_a_disk_that_is_mounted(image_with: Callable[..., Path], disk: Path) -> None:
     subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], check=True)
     where = disk.with_name("mounted")
     where.mkdir()
     subprocess.run(["mount", "-o", "loop", disk, where], check=True)
     try:
         with pytest.raises(TargetError, match=r"disk xvda .* is in use here"):
-            restore(image(disks=[disk_of(disk, script="block")]))
+            restore(image_with(disks=[disk_of(disk, script="block")]))
     finally:
         subprocess.run(["umount", where], check=True)
         # The kernel takes the loop device off by and by.
