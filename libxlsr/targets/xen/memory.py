@@ -78,11 +78,7 @@ class Ballooning:
     def _lower_target(self, transaction: Transaction) -> None:
         path = "/local/domain/0/memory/target"
         text = transaction.read(path) or ""
-        if not text.isdigit():
-            raise TargetError(
-                "dom0 can't be ballooned: it has no memory target in xenstore", remedy=_REMEDY
-            )
-        target = int(text) - self._missing()
+        target = (int(text) if text.isdigit() else self._dom0_memkb()) - self._missing()
         if target < MIN_DOM0_MEMKB:
             raise TargetError(
                 f"dom0 would be left with {target // 1024} MiB, the least is "
@@ -90,6 +86,12 @@ class Ballooning:
                 remedy=_REMEDY,
             )
         transaction.write(path, str(target))
+
+    def _dom0_memkb(self) -> int:
+        """What dom0 has: it gets a target with the first change (libxl__fill_dom0_memory_info)."""
+        dom0 = self._xenctrl.domain_info(0)
+        assert dom0 is not None
+        return dom0.total_bytes // 1024
 
     def _poll(self) -> None:
         try:
