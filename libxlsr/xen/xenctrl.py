@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.xen import backend
+from libxlsr.xen.handle import Handle
 from libxlsr.xen.hostinfo import PAGE_SIZE, DomainInfo, PhysInfo, XenVersion
 from libxlsr.xen.rawlib import FFI, CData, Lib
 from libxlsr.xen.toollog import ToolLog
@@ -51,7 +51,7 @@ class CreateDomain(NamedTuple):
     ssidref: int = 0
 
 
-class Xenctrl:
+class Xenctrl(Handle):
     """An open ``xc_interface``. A context manager; closing twice is harmless.
 
     Not thread-safe, and not usable after fork. Log lines go where ``log`` sends them.
@@ -93,17 +93,6 @@ class Xenctrl:
         xch, self._xch = self._xch, None
         if xch is not None:
             self.lib.xc_interface_close(xch)
-
-    def __enter__(self) -> Xenctrl:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def handle(self) -> CData:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from libxlsr.errors import TargetError
 from libxlsr.xen import backend
+from libxlsr.xen.handle import Handle
 from libxlsr.xen.rawlib import FFI, CData, XenlightLib
 from libxlsr.xen.toollog import ToolLog
 from libxlsr.xen.xenctrl import NO_XEN_REMEDY
@@ -29,7 +29,7 @@ class DeviceKind(enum.Enum):
     NIC = "nics"
 
 
-class Xenlight:
+class Xenlight(Handle):
     """A ``libxl_ctx``. A context manager; closing twice is harmless."""
 
     def __init__(self, log: ToolLog) -> None:
@@ -60,17 +60,6 @@ class Xenlight:
         light, self._light = self._light, None
         if light is not None:
             self._lib.xlsr_light_close(light)
-
-    def __enter__(self) -> Xenlight:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def read_devices(self, devices: Mapping[str, Sequence[Any]]) -> None:
         """Take devices in: lists of libxl's JSON by their names in a domain's configuration."""

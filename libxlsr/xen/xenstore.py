@@ -11,11 +11,11 @@ import enum
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Callable, NamedTuple, TypeVar
 
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.xen import backend
+from libxlsr.xen.handle import Handle
 from libxlsr.xen.rawlib import FFI, CData, Lib
 from libxlsr.xen.xenctrl import NO_XEN_REMEDY
 
@@ -161,7 +161,7 @@ class TransactionConflict(TargetError):
     """Somebody else changed what the transaction had read or written: it must be done again."""
 
 
-class Xenstore(Nodes):
+class Xenstore(Nodes, Handle):
     """A connection to xenstored. A context manager; closing twice is harmless."""
 
     def __init__(self) -> None:
@@ -183,17 +183,6 @@ class Xenstore(Nodes):
         xsh, self._xsh = self._xsh, None
         if xsh is not None:
             self.lib.xs_close(xsh)
-
-    def __enter__(self) -> Xenstore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pointer(self) -> CData:
