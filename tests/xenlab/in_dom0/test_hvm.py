@@ -15,13 +15,13 @@ from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
 from .guests import output_of, xl
-from .hvm_guests import CONFIGS, HvmGuest, saved_hvm_guest
+from .hvm_guests import HvmGuest, saved_hvm_guest
 from .restoring import restore_file
 from .state import HostState
 from .twins import look_at
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=["tiny", "seabios", pytest.param("linux", marks=pytest.mark.slow)])
 def hvm_guest(request: pytest.FixtureRequest) -> Iterator[HvmGuest]:
     """A saved HVM guest that does not run; destroyed afterwards if it does then."""
     made = saved_hvm_guest(request.param)
