@@ -76,21 +76,25 @@ class Ballooning:
         return self._needed - self._xenctrl.physinfo().allocatable_bytes // 1024
 
     def _lower_target(self, transaction: Transaction) -> None:
-        path = "/local/domain/0/memory/target"
-        text = transaction.read(path) or ""
-        target = (int(text) if text.isdigit() else self._dom0_memkb()) - self._missing()
+        target = self._dom0_target(transaction) - self._missing()
         if target < MIN_DOM0_MEMKB:
             raise TargetError(
                 f"dom0 would be left with {target // 1024} MiB, the least is "
                 f"{MIN_DOM0_MEMKB // 1024} MiB",
                 remedy=_REMEDY,
             )
-        transaction.write(path, str(target))
+        transaction.write(f"{_DOM0_MEMORY}/target", str(target))
 
-    def _dom0_memkb(self) -> int:
-        """What dom0 has: it gets a target with the first change (libxl__fill_dom0_memory_info)."""
+    def _dom0_target(self, transaction: Transaction) -> int:
+        """What dom0 is to have, KiB. Until that is changed for the first time xenstore doesn't say
+        so: it gets what dom0 has, and its maximum, on which libxl relies later
+        (libxl__fill_dom0_memory_info)."""
+        text = transaction.read(f"{_DOM0_MEMORY}/target") or ""
+        if text.isdigit():
+            return int(text)
         dom0 = self._xenctrl.domain_info(0)
         assert dom0 is not None
+        transaction.write(f"{_DOM0_MEMORY}/static-max", str(dom0.max_bytes // 1024))
         return dom0.total_bytes // 1024
 
     def _poll(self) -> None:
@@ -113,4 +117,5 @@ class Ballooning:
             self._timer = self._ctx.call_later(BALLOON_POLL, self._poll)
 
 
+_DOM0_MEMORY = "/local/domain/0/memory"
 _REMEDY = "free memory with xl mem-set, or by shutting a guest down"

@@ -35,10 +35,9 @@ def as_version_2(image: bytes) -> bytes:
 
 
 def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
-    before, digest = guest.ticks()[-1]
+    digest = guest.ticks()[-1][1]
     older = tmp_path / "older.save"
     older.write_bytes(as_version_2(guest.image.read_bytes()))
     assert older.stat().st_size < guest.image.stat().st_size
     restore_file(older)
-    number, after = guest.wait_for_ticks(2)[0]
-    assert (after, number > before - 1) == (digest, True)
+    assert guest.wait_for_ticks(2)[0][1] == digest
