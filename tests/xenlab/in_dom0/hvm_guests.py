@@ -1,7 +1,8 @@
 """HVM guests, as xl saved them, and how they are looked at from dom0.
 
-``tiny`` counts in memory (tiny_guest.py); ``seabios`` has a BIOS that finds nothing to boot, and
-most of the devices that QEMU can have; ``linux`` ticks as those in guests.py do.
+``tiny`` counts in memory (tiny_guest.py), and so does ``devices``, with disks and a card that it
+has no driver for; ``seabios`` has a BIOS that finds nothing to boot, and most of the devices that
+QEMU can have; ``linux`` ticks as those in guests.py do.
 """
 
 from __future__ import annotations
@@ -46,7 +47,14 @@ vga="none"
 nographic=1
 on_reboot="destroy"
 """
-CONFIGS = {"tiny": _TINY, "seabios": _SEABIOS, "linux": _LINUX}
+_DISKS = {"raw": IMAGES / "hvm-disk.raw", "qcow2": IMAGES / "hvm-disk.qcow2"}
+_DEVICES = f"""\
+{_TINY}
+disk=["format=raw,vdev=hda,access=rw,target={_DISKS["raw"]}",
+      "format=qcow2,vdev=xvdb,access=rw,target={_DISKS["qcow2"]}"]
+vif=["mac=00:16:3e:00:01:01,bridge=xenbr0"]
+"""
+CONFIGS = {"tiny": _TINY, "devices": _DEVICES, "seabios": _SEABIOS, "linux": _LINUX}
 LEAST_COUNT = 3
 LINUX_ATTEMPTS = 3
 LINUX_BOOT_SECONDS = 900
@@ -66,7 +74,7 @@ class HvmGuest(Guest):
 
     def wait_until_it_goes_on(self) -> None:
         """Wait for a sign of life that only a guest that runs gives."""
-        if self.kind == "tiny":
+        if self.kind in ("tiny", "devices"):
             counted = self.count()
             wait_until(lambda: self.count() > counted, f"{self.name} to count")
         elif self.kind == "linux":
@@ -118,13 +126,16 @@ def saved_hvm_guest(kind: str) -> HvmGuest:
     if not guest.image.exists():
         IMAGES.mkdir(parents=True, exist_ok=True)
         TINY.write_bytes(tiny_guest())
+        if kind == "devices":
+            for image_format, disk in _DISKS.items():
+                output_of("qemu-img", "create", "-f", image_format, str(disk), "16M")
         config = IMAGES / f"hvm-{kind}.cfg"
         config.write_text(f'name="{guest.name}"\ntype="hvm"\n{CONFIGS[kind]}')
         if kind == "linux":
             boot_linux(guest, config)
         else:
             xl("create", "-q", str(config))
-        if kind == "tiny":
+        if kind in ("tiny", "devices"):
             wait_until(lambda: guest.count() >= LEAST_COUNT, "the tiny guest to count")
         else:
             guest.wait_until_it_goes_on()

@@ -20,8 +20,10 @@ from .restoring import restore_file
 from .state import HostState
 from .twins import look_at
 
+KINDS = ["tiny", "devices", "seabios", pytest.param("linux", marks=pytest.mark.slow)]
 
-@pytest.fixture(params=["tiny", "seabios", pytest.param("linux", marks=pytest.mark.slow)])
+
+@pytest.fixture(params=KINDS)
 def hvm_guest(request: pytest.FixtureRequest) -> Iterator[HvmGuest]:
     """A saved HVM guest that does not run; destroyed afterwards if it does then."""
     made = saved_hvm_guest(request.param)
