@@ -84,9 +84,10 @@ def look_at(guest: Guest) -> Twin:
         for line in output.splitlines():
             path, _, rest = line.partition(" = ")
             path = general + path[len(real) :]
-            # Values and permissions: the domain's id as a word of its own, or after a permission.
+            # Values and permissions: the domain's id as a word of its own, or after a permission;
+            # not as a part of a version or of a MAC address.
             rest = rest.replace(uuid, "UUID")
-            rest = re.sub(rf"(?<![0-9.])([nrwb]?){domid}(?![0-9.])", r"\1N", rest)
+            rest = re.sub(rf"(?<![0-9.:])([nrwb]?){domid}(?![0-9.:])", r"\1N", rest)
             if any(fnmatch.fnmatch(path, pattern) for pattern in VOLATILE):
                 rest = re.sub(r'^"[^"]+"', '"…"', rest)
             nodes[path] = rest
