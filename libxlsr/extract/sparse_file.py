@@ -15,6 +15,7 @@ _BUFFER = 512 * 1024
 """Stays in a processor's cache between read and write."""
 
 _ZEROS = bytes(PAGE_SIZE)
+_BUFFER_OF_ZEROS = memoryview(bytes(_BUFFER))
 
 
 class SparseFile:
@@ -89,6 +90,12 @@ class SparseFile:
         """Write the buffer but for its pages of zeros."""
         buffer = self._buffer
         view = memoryview(buffer)
+        if position % PAGE_SIZE:
+            # Pages that lie across two blocks of the file: a hole of one would save nothing, and
+            # many small writes cost more than a large one. What is all zeros is left out still.
+            if not buffer.startswith(_BUFFER_OF_ZEROS[:size]):
+                self.write(view[:size], position)
+            return
         start = None  # of the pages that are to be written
         for page in range(0, size, PAGE_SIZE):
             if buffer.startswith(_ZEROS, page):

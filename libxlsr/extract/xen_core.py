@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
+from array import array
 from collections.abc import Iterator
 
 from libxlsr.extract.request import Guest, nothing_there
@@ -105,9 +107,16 @@ def write(guest: Guest) -> int:
 
 def _frame_numbers(gfn: int, number: int, copies: int) -> Iterator[bytes]:
     for start in range(gfn, gfn + number, _PFNS):
-        count = min(_PFNS, gfn + number - start)
-        frames = [frame for frame in range(start, start + count) for _ in range(copies)]
-        yield struct.pack(f"<{len(frames)}Q", *frames)
+        frames = array("Q", range(start, min(start + _PFNS, gfn + number)))
+        if sys.byteorder == "big":  # pragma: no cover - no such machine here
+            frames.byteswap()
+        if copies == 1:
+            yield frames.tobytes()
+            continue
+        entries = memoryview(bytearray(copies * frames.itemsize * len(frames))).cast("Q")
+        for column in range(copies):
+            entries[column::copies] = memoryview(frames)
+        yield entries.tobytes()
 
 
 def _notes(guest: Guest, is_pv: bool, pages: int) -> bytes:
