@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import libxlsr
 from libxlsr.cli.report import Report
@@ -65,6 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Knows the terminal's width without shutil, which argparse would import for each command's
+    arguments, and the decompressors with it."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        try:
+            width = int(columns) if columns.isdigit() else os.get_terminal_size().columns
+        except OSError:  # no terminal
+            width = 80
+        super().__init__(prog, **{"width": max(width, 20) - 2, **options})
+
+
+class _RawFormatter(_Formatter, argparse.RawDescriptionHelpFormatter):
+    """The same, and leaves the lines of descriptions as they are."""
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """A command's parser."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **options})
+
+
 def _drop_output() -> None:
     """Let nothing that waits to be printed fail again when the interpreter ends."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -81,10 +106,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="libxlsr",
         description="Reads a Xen guest's saved or migrating image.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_RawFormatter,
     )
     parser.add_argument("--version", action="version", version=f"libxlsr {libxlsr.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    # With prog, as argparse would look for it with what takes long to import.
+    commands = parser.add_subparsers(
+        title="commands",
+        metavar="COMMAND",
+        required=True,
+        prog=parser.prog,
+        parser_class=_CommandParser,
+    )
     named = [arguments[0]] if arguments and arguments[0] in _COMMANDS else _COMMANDS
     for name in named:
         importlib.import_module(_COMMANDS[name]).add_parser(commands)

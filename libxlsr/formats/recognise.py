@@ -32,6 +32,9 @@ _MAGICS = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
 
+COMPRESSED = frozenset({"gzip", "xz", "zstd"})
+"""The kinds that hold another one, compressed (`libxlsr.source.codecs`)."""
+
 
 def recognise(data: Buffer) -> str | None:
     """The kind of stream that begins with ``data`` (8 bytes), or None if it is none of the above.

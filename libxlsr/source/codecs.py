@@ -23,9 +23,6 @@ _ZSTD_CHUNK = 1024
 """Compressed bytes at a time: a block of 4 bytes may stand for 128 KiB (RFC 8878, 3.1.1.2), so that
 these become 32 MiB at the most."""
 
-COMPRESSED = frozenset({"gzip", "xz", "zstd"})
-"""The kinds of `libxlsr.formats.recognise` that ``plain_chunks`` takes."""
-
 
 def _gzip_chunks(source: BinaryIO) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=source, mode="rb") as plain:
@@ -117,7 +114,7 @@ class Decompression:
     """The plain bytes of what is compressed on ``fd``; ``prefix`` was read of it before."""
 
     def __init__(self, codec: str, fd: int, prefix: bytes = b"") -> None:
-        """``codec`` is one of COMPRESSED."""
+        """``codec`` is one of `libxlsr.formats.recognise.COMPRESSED`."""
         self._codec = codec
         self._raw = _PrefixedFd(fd, prefix)
 

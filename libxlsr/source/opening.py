@@ -21,10 +21,9 @@ from typing import Any
 from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.formats import xl
+from libxlsr.formats.recognise import COMPRESSED, XEND_MAGIC, recognise
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
-from libxlsr.formats.recognise import XEND_MAGIC, recognise
 from libxlsr.helper.parent import Helper
-from libxlsr.source.codecs import COMPRESSED
 from libxlsr.source.fd_source import FdSource
 
 

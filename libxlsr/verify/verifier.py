@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
@@ -15,12 +15,14 @@ from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_types import WITHOUT_DATA, has_page_tables, is_page_table
 from libxlsr.verify.checks import Checks
-from libxlsr.verify.digest import GuestDigest
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
 from libxlsr.walk.opening import OpenedImage, open_image
 from libxlsr.walk.source import CompressionDamaged
 from libxlsr.walk.visitor import Record
 from libxlsr.walk.walker import Walker
+
+if TYPE_CHECKING:  # half as long to import as all the rest, and seldom wanted
+    from libxlsr.verify.digest import GuestDigest
 
 FORMATS = ("auto", "xl", "libxl", "libxc", "legacy")
 """What ``expected`` may be."""
@@ -81,6 +83,8 @@ def verify(
     """
     if not digest:
         return run_verification(fd, Verification, full=full, expected=expected)[0]
+    from libxlsr.verify.digest import GuestDigest
+
     with closing(GuestDigest()) as guest_digest:
         return run_verification(fd, Verification, digest=guest_digest, expected=expected)[0]
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from libxlsr.errors import TargetError
-from libxlsr.formats.recognise import SIZE, recognise
-from libxlsr.source.codecs import COMPRESSED
+from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.walk.source import (
     FileSource,
     FlowSource,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from libxlsr.errors import StreamError, TargetError
-from libxlsr.source.codecs import Decompression
 
 _WINDOW = 8 * 1024 + 64
 """Bytes of one pread: a record's header and the frame list of a sender's PAGE_DATA, 8 KiB."""
@@ -221,6 +220,8 @@ def decompressed_chunks(codec: str, fd: int, prefix: bytes) -> Callable[[], byte
 
     Raises CompressionDamaged, TargetError and BackendUnavailable.
     """
+    from libxlsr.source.codecs import Decompression  # which takes long, for what is seldom wanted
+
     chunks = Decompression(codec, fd, prefix).chunks()
 
     def next_chunk() -> bytes:
