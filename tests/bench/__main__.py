@@ -9,13 +9,22 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import event_layer, extract_rate, many_streams, restore_memory, restore_rate, stream_reader
+from . import (
+    event_layer,
+    extract_rate,
+    many_streams,
+    restore_memory,
+    restore_rate,
+    stream_reader,
+    verify_rate,
+)
 from .scale import FULL, SHORT, Scale
 
 BENCHMARKS: dict[str, Callable[[Scale, Path], None]] = {
     "restore-rate": restore_rate.main,
     "restore-memory": restore_memory.main,
     "extract-rate": extract_rate.main,
+    "verify-rate": verify_rate.main,
     "event-layer": event_layer.main,
     "stream-reader": stream_reader.main,
     "many-streams": many_streams.main,

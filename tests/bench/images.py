@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from pathlib import Path
 
 from libxlsr.formats.libxc import PAGE_SIZE
@@ -16,6 +17,8 @@ from libxlsr.testing.pages import PageBatch
 
 # One page for all frames, and no zeros in it: cp would leave out what it takes for a hole.
 _PAGE = random.Random(1).randbytes(PAGE_SIZE)
+# A page table whose entries are all present, and point to the first 128 frames.
+_TABLE = struct.pack("<128Q", *((gfn << 12) | 1 for gfn in range(128))) * 4
 
 KINDS = {
     "hvm": "HVM, frames in order",
@@ -34,8 +37,13 @@ def write_image(path: Path, kind: str, mib: int) -> None:
     types = {}
     if guest == "pv":
         table = (XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_L2TAB)
-        types = {gfn: table[gfn % 2] for gfn in range(0, pages, 64)}
-    builder = StreamBuilder(guest, pages=pages, types=types, content=lambda gfn, generation: _PAGE)
+        # Not the last frames: they hold the P2M.
+        types = {gfn: table[gfn // 64 % 2] for gfn in range(0, pages - pages // 256 - 1, 64)}
+
+    def content(gfn: int, generation: int) -> bytes:
+        return _TABLE if gfn in types else _PAGE
+
+    builder = StreamBuilder(guest, pages=pages, types=types, content=content)
     if order:
         _reorder(builder, pages, shuffled=order == "shuffled")
     with path.open("wb", buffering=0) as file:

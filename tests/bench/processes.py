@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 LIBXLSR = (sys.executable, "-m", "libxlsr")
@@ -19,7 +19,11 @@ class Took(NamedTuple):
     cpu: float
 
 
-def run_pipeline(*commands: Sequence[str], stdout: int = subprocess.DEVNULL) -> Took:
+def run_pipeline(
+    *commands: Sequence[str],
+    stdout: int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+) -> Took:
     """Run ``commands``, each one's output the next one's input; ``stdout`` is the last one's.
 
     Raises RuntimeError when one fails.
@@ -30,7 +34,7 @@ def run_pipeline(*commands: Sequence[str], stdout: int = subprocess.DEVNULL) -> 
     for number, command in enumerate(commands, 1):
         last = number == len(commands)
         process = subprocess.Popen(
-            command, stdin=source, stdout=stdout if last else subprocess.PIPE
+            command, stdin=source, stdout=stdout if last else subprocess.PIPE, env=env
         )
         if source is not None and source >= 0:
             os.close(source)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from libxlsr.operations.verify import verify
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.testing.legacy import LegacyImage
 from libxlsr.testing.restored import restored_state
+from tests.verify import xen_utils
 
 TYPES = {3: XEN_DOMCTL_PFINFO_XTAB, 7: XEN_DOMCTL_PFINFO_L1TAB}
 
@@ -112,14 +112,6 @@ def check_hvm(image: LegacyImage, state: dict[str, bytes]) -> None:
         assert "emulator/xenstore.json" not in state
 
 
-def xens_converter() -> Iterator[tuple[Path, Path]]:
-    """Xen's own converter, and where its modules are; Debian's finds them only with help."""
-    for directory in sorted(Path("/usr/lib").glob("xen-*")):
-        program = directory / "bin" / "convert-legacy-stream"
-        if program.exists():
-            yield program, directory / "lib" / "python"
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -130,16 +122,15 @@ def xens_converter() -> Iterator[tuple[Path, Path]]:
 )
 def test_agreement_with_xens_converter(name: str, tmp_path: Path) -> None:
     """Without an xl header: with one, Xen's fails under Python 3 ("No xl header")."""
-    found = next(xens_converter(), None)
-    if found is None:
-        pytest.skip("convert-legacy-stream is not installed (Debian: xen-utils-4.17)")
-    program, modules = found
+    program = xen_utils.script("convert-legacy-stream")
+    if program is None:
+        pytest.skip("convert-legacy-stream is not installed (tests/verify/xen_utils.py)")
     image = LegacyImage(**{**IMAGES[name], "xl_header": None})
     (tmp_path / "image").write_bytes(image.build())
     arguments = ["-i", tmp_path / "image", "-o", tmp_path / "xens", "-f", "libxl"]
     subprocess.run(
-        [program, *map(str, arguments), "-w", str(8 * image.width), "-g", image.guest],
-        env={**os.environ, "PYTHONPATH": str(modules)},
+        [str(program), *map(str, arguments), "-w", str(8 * image.width), "-g", image.guest],
+        env=xen_utils.environment(),
         check=True,
         capture_output=True,
         timeout=60,

@@ -1,11 +1,10 @@
 """verify and Xen's verify-stream-v2 agree, but for what docs/verify.md lists.
 
-Runs where Debian's xen-utils is installed: ``apt-get install xen-utils-4.17``.
+Runs where Debian's xen-utils is: see xen_utils.py.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ import pytest
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 
+from . import xen_utils
 from .test_against_restore import STREAMS
 from .test_every_finding import CASES
 from .verify_images import KINDS, verify_bytes
 
-SCRIPT = next(Path("/usr/lib").glob("xen-4.*/bin/verify-stream-v2"), None)
+SCRIPT = xen_utils.script("verify-stream-v2")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "verify.md"
 
 pytestmark = [
@@ -74,10 +74,9 @@ def verify_stream_v2(data: bytes, path: Path) -> str | None:
     path.write_bytes(data)
     assert SCRIPT is not None
     kind = "xl" if data.startswith(b"Xen") else "libxl" if data.startswith(b"Libxl") else "libxc"
-    library = SCRIPT.parents[1] / "lib" / "python"
     result = subprocess.run(
         [str(SCRIPT), "--in", str(path), "--format", kind],
-        env={**os.environ, "PYTHONPATH": str(library)},
+        env=xen_utils.environment(),
         capture_output=True,
         text=True,
         check=False,
