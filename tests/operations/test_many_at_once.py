@@ -18,6 +18,7 @@ from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.targets.timeouts import Timeouts
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.in_process import InProcessImageTarget
 from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until, run_until_idle
 
@@ -46,13 +47,22 @@ def pipes(number: int) -> Iterator[list[tuple[int, int]]]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("number", [100, pytest.param(300, marks=pytest.mark.slow)])
-def test_many_streams_at_once(ctx: Context, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (InProcessImageTarget, 300),
+        (ImageTarget, 50),
+        pytest.param(ImageTarget, 300, marks=pytest.mark.slow),
+    ],
+)
+def test_many_streams_at_once(
+    ctx: Context, tmp_path: Path, kind: type[ImageTarget], number: int
+) -> None:
     """They arrive side by side, piece by piece; a fifth is damaged, a fifth is aborted midway."""
     limit = HelperLimit()
     with pipes(number) as ends:
         aos = [
-            restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / f"{i}"), limit=limit)
+            restore_ao(ctx, fd, kind(ctx, tmp_path / f"{i}"), limit=limit)
             for i, (fd, _) in enumerate(ends)
         ]
         for begin, end in ((0, 3), (3, 100), (100, LIBXL_START + 20)):
