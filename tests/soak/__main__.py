@@ -39,7 +39,7 @@ def main() -> int:
             cells = [*(f"{count:,}" for count in counts), f"{lap.resident / (1 << 20):.1f}"]
             print("|", " | ".join(cells), "|", flush=True)
     print(f"{time.monotonic() - started:.0f} s")
-    grown = growth(laps[0], laps[-1])
+    grown = growth(laps)
     for line in grown:
         print("grew:", line)
     return int(bool(grown))
