@@ -34,6 +34,9 @@ VOLATILE = (
     "/local/domain/0/backend/vbd/N/*/physical-device*",
 )
 
+# Of what is nothing but a number, these are the domain's.
+IDS = ("domid", "frontend-id")
+
 
 def allowed_differences() -> list[str]:
     """The patterns in the file: one a line, in front of its reason."""
@@ -87,7 +90,12 @@ def look_at(guest: Guest) -> Twin:
             # Values and permissions: the domain's id as a word of its own, or after a permission;
             # not as a part of a version or of a MAC address.
             rest = rest.replace(uuid, "UUID")
-            rest = re.sub(rf"(?<![0-9.:])([nrwb]?){domid}(?![0-9.:])", r"\1N", rest)
+            alone = re.match(r'"\d+" ', rest)
+            if alone is None or path.rpartition("/")[2] in IDS:
+                rest = re.sub(rf"(?<![0-9.:])([nrwb]?){domid}(?![0-9.:])", r"\1N", rest)
+            else:  # a state or a number that only happens to be the same
+                end = alone.end()
+                rest = rest[:end] + re.sub(rf"([nrwb]){domid}(?![0-9])", r"\1N", rest[end:])
             if any(fnmatch.fnmatch(path, pattern) for pattern in VOLATILE):
                 rest = re.sub(r'^"[^"]+"', '"…"', rest)
             nodes[path] = rest
