@@ -118,6 +118,15 @@ def test_an_image_that_is_not_whole_has_none() -> None:
     assert verify_bytes(b"", digest=True).digest is None
 
 
+def test_a_p2m_that_begins_with_a_gap_has_none() -> None:
+    stream = StreamBuilder("pv")
+    part = stream.find(RecordType.X86_PV_P2M_FRAMES)
+    part.body = b"\x08" + part.body_bytes()[1:]
+    verified = verify_stream(stream, digest=True)
+    assert verified.digest is None
+    assert "p2m-frames" in {finding.id for finding in verified.findings}
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_each_guest_has_one(kind: dict[str, Any]) -> None:
     assert digest(StreamBuilder(**kind)).startswith("libxlsr-1:")
