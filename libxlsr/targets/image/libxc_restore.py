@@ -162,6 +162,8 @@ class LibxcRestore:
             return self._checkpoint()
         if self._kept_aside is not None:
             if header.type != RecordType.END:
+                if header.type != RecordType.PAGE_DATA and not header.is_optional:
+                    libxc.check_body_length(header.length, start + 4, header.name)
                 self._keep_aside(data, header)
                 return True
             # libxenguest drops what came since the last checkpoint even here, where the sender
