@@ -20,6 +20,7 @@ import pytest
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl
 from libxlsr.stream.machine import State
+from libxlsr.testing.leaks import children
 
 from .loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async
 
@@ -124,13 +125,16 @@ def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
             task = asyncio.ensure_future(watched())
             while Phase.MEMORY not in phases:
                 await asyncio.sleep(0)
+            (helper,) = children()
+            os.kill(helper, signal.SIGSTOP)  # it can't end before it goes on
             task.cancel()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            assert not task.done()  # its helper is still being stopped
+            assert not task.done()
             task.cancel()
             await asyncio.sleep(0)
             assert not task.done()
+            os.kill(helper, signal.SIGCONT)
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert adapter.ctx.registered() == []

@@ -21,6 +21,7 @@ from libxlsr.events import Context
 from libxlsr.helper import parent
 from libxlsr.helper.parent import Helper
 from libxlsr.testing.faulty_worker import ERRORS
+from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until
 
 WORKER = "libxlsr.testing.faulty_worker"
@@ -112,7 +113,7 @@ def test_only_the_fds_that_it_was_given(ctx: Context) -> None:
         told = Told()
         started(ctx, told, {"fault": "wait"}, fds={"pipe": given_read})
         run_until(ctx, lambda: bool(told.progress))
-        (child,) = _children()
+        (child,) = children()
         fds = {os.readlink(f"/proc/{child}/fd/{fd}") for fd in os.listdir(f"/proc/{child}/fd")}
         pipes = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in (secret_read, given_read)}
         os.kill(child, signal.SIGKILL)
@@ -168,11 +169,6 @@ def test_an_fd_that_is_none(ctx: Context) -> None:
     error = run(ctx, {}, fds={"fd": 999_999}).error
     assert isinstance(error, TargetError)
     assert error.errno == errno.EBADF
-
-
-def _children() -> list[int]:
-    with open("/proc/thread-self/children") as file:
-        return [int(pid) for pid in file.read().split()]
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -76,6 +76,7 @@ def main() -> None:
             sys.exit(4)
         else:
             say(peer, {"return": {}, "id": asked["id"]})
+    time.sleep(3600)  # as QEMU does not end when its monitor hangs up
 
 
 if __name__ == "__main__":
