@@ -204,13 +204,18 @@ class LibxcRestore:
 
     # -- memory
 
-    def _page_data(self, header: libxc.RecordHeader) -> None:
+    def _page_data_head(self, header: libxc.RecordHeader) -> tuple[bytes, page_data.PageData]:
+        """What comes before the pages, as it is and decoded; it fits the record's length."""
         start = self._stream.offset
         size = min(header.length, page_data.HEADER_SIZE)
-        prefix = self._stream.read(size, "the head of PAGE_DATA")
-        length = page_data.prefix_length(prefix, start, header.length)
-        prefix += self._stream.read(length - len(prefix), "the frame numbers of PAGE_DATA")
-        batch = page_data.decode_pfns(prefix, start, header.length)
+        head = bytes(self._stream.read(size, "the head of PAGE_DATA"))
+        length = page_data.prefix_length(head, start, header.length)
+        head += self._stream.read(length - len(head), "the frame numbers of PAGE_DATA")
+        return head, page_data.decode_pfns(head, start, header.length)
+
+    def _page_data(self, header: libxc.RecordHeader) -> None:
+        start = self._stream.offset
+        _head, batch = self._page_data_head(header)
         if self._is_pv and max(batch.gfns) >= self._state.p2m_covered:
             raise StreamError(
                 f"frame {max(batch.gfns):#x} of a PV guest",
@@ -303,6 +308,12 @@ class LibxcRestore:
         assert self._kept_aside is not None
         _write_all(self._kept_aside, header_data)
         left = header.padded_length
+        if header.type == RecordType.PAGE_DATA:
+            # With a false length it would take the records that follow for its own, up to the
+            # stream's end, which would pass for a sender that has died.
+            head, _batch = self._page_data_head(header)
+            _write_all(self._kept_aside, head)
+            left -= len(head)
         while left:
             chunk = self._stream.read(min(left, _CHUNK), "a libxc record")
             _write_all(self._kept_aside, chunk)
@@ -333,7 +344,7 @@ def _unlinked_file(directory: Path) -> int:
     return fd
 
 
-def _write_all(fd: int, data: bytearray) -> None:
+def _write_all(fd: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
