@@ -16,14 +16,14 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +58,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
 EXAMPLE_EVERY = 500
 
+SERVE = "import sys; from tests.verify.mutations import serve; serve(int(sys.argv[1]))"
 MEMORY_MAX_KIB = 128 << 10
 CPU_SECONDS_MAX = 60
 SECONDS_MAX = 3600
@@ -176,9 +177,10 @@ def _check_in_child(path: Path) -> Checked:
     return Checked(outcome, peak, time.monotonic() - started)
 
 
-def _serve(connection: Connection) -> None:
+def serve(fd: int) -> None:
     """Check each path that comes, until None does."""
     logging_off()
+    connection = Connection(fd)
     while (path := connection.recv()) is not None:
         connection.send(_check_in_child(path))
 
@@ -192,10 +194,13 @@ def logging_off() -> None:
 
 def run(seeds: Iterator[int] | range) -> Iterator[tuple[int, str, str, Checked]]:
     """``(seed, kind, what was done, what became of it)`` of each seed's image."""
-    context = get_context("fork")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=_serve, args=(theirs,))
-    server.start()  # before the example is in memory
+    ours, theirs = Pipe()
+    # Not a fork: that would begin with as much memory as we have.
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(theirs.fileno())],
+        cwd=Path(__file__).parents[2],
+        pass_fds=[theirs.fileno()],
+    )
     theirs.close()
     try:
         with tempfile.TemporaryDirectory(prefix="libxlsr-mutations-") as directory:
@@ -214,7 +219,7 @@ def run(seeds: Iterator[int] | range) -> Iterator[tuple[int, str, str, Checked]]
     finally:
         ours.send(None)
         ours.close()
-        server.join()
+        server.wait()
 
 
 def main() -> int:
