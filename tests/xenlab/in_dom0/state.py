@@ -10,6 +10,10 @@ from pathlib import Path
 
 from libxlsr.xen.xenctrl import Xenctrl
 
+# The first domain of a host brings these, whoever makes it, and no toolstack takes them away.
+_LASTING_NODES = ('/libxl = ""', '/vm = ""')
+_LASTING_FILE = "/var/run/xen/domid-history"
+
 
 @dataclass(frozen=True)
 class HostState:
@@ -29,15 +33,13 @@ class HostState:
     def now(cls) -> HostState:
         with Xenctrl() as xenctrl:
             domains = frozenset(info.domid for info in xenctrl.domains())
-        nodes = subprocess.run(
+        listed = subprocess.run(
             ["xenstore-ls", "-fp"], capture_output=True, text=True, check=True
-        ).stdout
+        ).stdout.splitlines()
         return cls(
             domains,
-            nodes,
-            frozenset(
-                str(path) for where in ("/var/lib/xen", "/var/run/xen") for path in _in(where)
-            ),
+            "\n".join(line for line in listed if not line.startswith(_LASTING_NODES)),
+            frozenset(_files()) - {_LASTING_FILE},
             frozenset(_device_models()),
             frozenset(path.parts[3] for path in Path("/sys/block").glob("loop*/loop")),
             frozenset(path.name for path in Path("/sys/class/net").iterdir()),
@@ -46,9 +48,10 @@ class HostState:
         )
 
 
-def _in(directory: str) -> Iterator[Path]:
-    path = Path(directory)
-    return path.iterdir() if path.is_dir() else iter(())
+def _files() -> Iterator[str]:
+    for directory in (Path("/var/lib/xen"), Path("/var/run/xen")):
+        if directory.is_dir():
+            yield from map(str, directory.iterdir())
 
 
 def _device_models() -> Iterator[int]:
