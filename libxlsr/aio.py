@@ -26,6 +26,7 @@ these have read ahead is lost to the restore. `Adapter` says how the loop is use
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import functools
 import logging
@@ -46,6 +47,7 @@ from libxlsr.operations.source_fd import Source, opened
 from libxlsr.stream.machine import Trace
 from libxlsr.targets.choose import choose
 from libxlsr.targets.timeouts import Timeouts
+from libxlsr.targets.xen.spare_helper import SpareHelper
 from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)
@@ -56,15 +58,22 @@ class Adapter:
 
     Any number of restores may share an adapter; ``ctx`` may be the caller's, for operations of
     their own. ``limit`` is how many of them have helpers running at the same time (default: one for
-    each CPU). To be made inside a coroutine. As an async context manager it aborts, at its end,
-    what still runs, and waits until that is undone.
+    each CPU). ``spare_helper`` keeps a helper ready for the next domain (`SpareHelper`); raises
+    TargetError when it can't be started. To be made inside a coroutine. As an async context manager
+    it aborts, at its end, what still runs, and waits until that is undone.
 
     The loop is used through ``add_reader``, ``add_writer``, ``call_soon`` and ``call_at`` alone. A
     file that the loop refuses to watch (epoll does so with EPERM for a regular one) is always
     ready, and gets one turn in each of the loop's rounds.
     """
 
-    def __init__(self, ctx: Context | None = None, *, limit: HelperLimit | None = None) -> None:
+    def __init__(
+        self,
+        ctx: Context | None = None,
+        *,
+        limit: HelperLimit | None = None,
+        spare_helper: bool = False,
+    ) -> None:
         self.ctx = Context() if ctx is None else ctx
         self.limit = HelperLimit() if limit is None else limit
         if self.ctx.on_change is not None or self.ctx.on_fd_change is not None:
@@ -77,6 +86,7 @@ class Adapter:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_when = 0.0
         self._running: set[Restoration] = set()
+        self._spare = SpareHelper(self.ctx) if spare_helper else None
         self.ctx.on_change = self._schedule
         self.ctx.on_fd_change = self._fd_changed
         self._schedule()
@@ -95,9 +105,10 @@ class Adapter:
         name: str | None = None,
     ) -> Restoration:
         """A restore to be entered with ``async with``. The arguments are those of `restore`."""
-        place = make_target(
-            self.ctx, choose(target).target, None if output is None else Path(output), xen
-        )
+        chosen = choose(target).target
+        if chosen == "xen" and self._spare is not None:
+            xen = dataclasses.replace(xen or XenOptions(), spare_helper=self._spare)
+        place = make_target(self.ctx, chosen, None if output is None else Path(output), xen)
         start = functools.partial(
             restore_ao,
             self.ctx,
@@ -136,6 +147,8 @@ class Adapter:
             if handle is not None:
                 handle.cancel()
         self._round_handle = self._timer = None
+        if self._spare is not None:
+            self._spare.close()
 
     # The context's hooks.
 

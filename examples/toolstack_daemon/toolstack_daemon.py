@@ -57,7 +57,7 @@ class Daemon:
     async def serve(self, listener: socket.socket) -> None:
         """Accept clients; at the end cancel what they have running, and wait for it."""
         loop = asyncio.get_running_loop()
-        async with aio.Adapter() as adapter:
+        async with aio.Adapter(spare_helper=self.target == "xen") as adapter:
             try:
                 while True:
                     client, _ = await loop.sock_accept(listener)

@@ -21,12 +21,8 @@ TTY_TIMEOUT = 10.0
 """LIBXL_INIT_TIMEOUT, seconds that xenconsoled has to open a tty."""
 
 
-def add_nodes(xenstore: Xenstore, state: BuildState, console_gfn: int) -> None:
-    """Make the console's nodes: frontend, backend and libxl's own."""
-    xenstore.transact(lambda transaction: _add_nodes(transaction, state, console_gfn))
-
-
-def _add_nodes(nodes: Transaction, state: BuildState, console_gfn: int) -> None:
+def add_nodes(nodes: Transaction, state: BuildState) -> None:
+    """Make the console's nodes: frontend, backend and libxl's own; all but the ring's frame."""
     domid, backend_domid = state.domid, state.console_domid
     device_nodes.add(
         nodes,
@@ -42,7 +38,6 @@ def _add_nodes(nodes: Transaction, state: BuildState, console_gfn: int) -> None:
             "output": "pty",
             "tty": "",
             "port": str(state.console_port),
-            "ring-ref": str(console_gfn),
         },
         # Of console 0 the guest writes nothing but backend-id: the directory holds what it must
         # not fiddle with.

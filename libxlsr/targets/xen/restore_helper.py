@@ -34,9 +34,10 @@ RingsDone = Callable[[Optional[Rings], Optional[LibxlsrError]], None]
 class RestoreHelper:
     """One such child: ``spawn``, then ``read`` or ``retire``."""
 
-    def __init__(self, ctx: Context, on_log: LogCallback) -> None:
-        self._helper = Helper(ctx, WORKER, on_done=self._ended, on_log=on_log)
+    def __init__(self, ctx: Context) -> None:
+        self._helper = Helper(ctx, WORKER, on_done=self._ended, on_log=self._log)
         self._ctx = ctx
+        self._on_log: LogCallback | None = None
         self._spawned = False
         self._outcome: tuple[dict[str, Any] | None, LibxlsrError | None] | None = None
         self._done: RingsDone | None = None
@@ -53,9 +54,15 @@ class RestoreHelper:
         self._spawned = True
 
     def read(
-        self, stream: LibxcStream, state: BuildState, config: DomainConfig, done: RingsDone
+        self,
+        stream: LibxcStream,
+        state: BuildState,
+        config: DomainConfig,
+        on_log: LogCallback,
+        done: RingsDone,
     ) -> None:
         """Have libxenguest read the stream. ``done(rings, error)`` comes once, from the loop."""
+        self._on_log = on_log
         self._done = done
         if self._outcome is not None:  # it has died before there was anything to read
             self._ctx.call_soon(self._report)
@@ -83,6 +90,10 @@ class RestoreHelper:
             return
         self._retired = retired
         self._helper.abort(Aborted("the helper is not needed"))
+
+    def _log(self, level: int, text: str) -> None:
+        if self._on_log is not None:
+            self._on_log(level, text)
 
     def _ended(self, result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
         self._outcome = result, error

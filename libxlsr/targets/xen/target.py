@@ -31,7 +31,6 @@ from libxlsr.targets.xen import (
     console,
     create,
     device_model,
-    device_nodes,
     domid_history,
     emulator_state,
     memory,
@@ -45,6 +44,7 @@ from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.devices import plan, writable_files
 from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.restore_helper import RestoreHelper, Rings, rewind
+from libxlsr.targets.xen.spare_helper import SpareHelper
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
@@ -67,13 +67,15 @@ class XenOptions:
 
     ``overrides`` are (key, value) of ``overrides.apply_overrides``. ``config`` stands in for the
     configuration of an image that has none. ``paused`` leaves the domain paused. ``balloon`` lets
-    dom0 give memory up where the host lacks it.
+    dom0 give memory up where the host lacks it. ``spare_helper`` has a helper ready, on the context
+    of the restore.
     """
 
     overrides: Sequence[tuple[str, str]] = ()
     config: xl.Config | None = None
     paused: bool = False
     balloon: bool = False
+    spare_helper: SpareHelper | None = None
 
 
 class XenTarget:
@@ -133,8 +135,7 @@ class XenTarget:
         self._watches = Watches(self._ctx, xenstore)
         preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
         assert self._hooks is not None
-        self._helper = RestoreHelper(self._ctx, self._hooks.log)
-        self._helper.spawn()
+        self._helper = self._ready_helper()
         devices = plan(config)
         if devices:
             self._attaching = Attaching(
@@ -145,6 +146,13 @@ class XenTarget:
                 on_log=self._hooks.log,
             )
             self._attaching.spawn()
+
+    def _ready_helper(self) -> RestoreHelper:
+        if self._options.spare_helper is not None:
+            return self._options.spare_helper.take()
+        helper = RestoreHelper(self._ctx)
+        helper.spawn()
+        return helper
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
@@ -170,20 +178,14 @@ class XenTarget:
         xenctrl, xenstore, config = self._parts()
         domid = self._domid = create.create_domain(xenctrl, xenstore, config)
         self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
-        self._undo.push(
-            f"the nodes of domain {domid}",
-            lambda: xenstore_nodes.remove(
-                xenstore, domid, config.uuid, self._state.console_domid if self._state else 0
-            ),
-        )
-        xenstore_nodes.create(xenstore, config, domid)
         self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
 
     # restore_libxc
 
     def restore_libxc(self, stream: LibxcStream, done: LibxcDone) -> None:
-        """Let libxenguest read the libxc stream, in a child."""
+        """Let libxenguest read the libxc stream, in a child; meanwhile describe the domain."""
         xenctrl, _xenstore, config = self._parts()
+        assert self._hooks is not None
         assert self._state is not None
         assert self._helper is not None
         fd = stream.fd
@@ -205,8 +207,27 @@ class XenTarget:
             consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
             done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
 
-        self._helper.read(stream, self._state, config, ended)
+        self._helper.read(stream, self._state, config, self._hooks.log, ended)
         self._look_at_progress(fd, start)
+        try:
+            self._describe(self._state)
+        except (LibxlsrError, OSError) as error:
+            self._helper.abort(as_error(error, "describe the domain"))
+
+    def _describe(self, state: create.BuildState) -> None:
+        """Tell xenstore, the scheduler and xl what is known of the domain before its memory is."""
+        xenctrl, xenstore, config = self._parts()
+        self._undo.push(
+            f"the nodes of domain {state.domid}",
+            lambda: xenstore_nodes.remove(xenstore, config, state),
+        )
+        xenstore_nodes.create(xenstore, config, state)
+        xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
+        self._undo.push(
+            f"the userdata of domain {state.domid}",
+            lambda: userdata.remove_all(state.domid, config.uuid),
+        )
+        userdata.store_config(state.domid, config.uuid, userdata.without_attached(config.json))
 
     def _look_at_progress(self, fd: int, start: int | None) -> None:
         self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._tick, fd, start)
@@ -300,8 +321,7 @@ class XenTarget:
         assert self._hooks is not None
         attaching, domid = self._attaching, self._known_domid()
         yield Call(self._ctx, self._check_state)
-        yield Call(self._ctx, self._complete_nodes)
-        yield Call(self._ctx, self._store_userdata)
+        yield Call(self._ctx, self._introduce)
         if attaching is not None:
             yield from attaching.steps(domid, attaching.plan.before_device_model)
         if device_model.needed(config):
@@ -336,32 +356,17 @@ class XenTarget:
                 expected="the device model's state",
             )
 
-    def _complete_nodes(self) -> None:
-        xenctrl, xenstore, config = self._parts()
-        state, rings = self._state, self._rings
-        assert state is not None
-        assert rings is not None
-        xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
-        xenstore_nodes.complete(xenstore, config, state, rings.store_gfn)
-        console.add_nodes(xenstore, state, rings.console_gfn)
-        hvm = config.device_config.hvm
-        if hvm is not None and hvm.vkb:
-            xenstore.transact(lambda nodes: device_nodes.add_keyboard(nodes, state.domid))
-
-    def _store_userdata(self) -> None:
-        _xenctrl, _xenstore, config = self._parts()
-        domid = self._known_domid()
-        self._undo.push(
-            f"the userdata of domain {domid}",
-            lambda: userdata.remove_all(domid, config.uuid),
-        )
-        userdata.store_config(domid, config.uuid, userdata.without_attached(config.json))
+    def _introduce(self) -> None:
+        _xenctrl, xenstore, _config = self._parts()
+        assert self._state is not None
+        assert self._rings is not None
+        xenstore_nodes.add_rings(xenstore, self._state.domid, self._rings)
+        xenstore.introduce_domain(self._state.domid, self._rings.store_gfn, self._state.store_port)
 
     def _settle_userdata(self) -> None:
         """libxl has written the devices down as it attached them; the image's order is kept."""
         _xenctrl, _xenstore, config = self._parts()
-        domid = self._domid
-        assert domid is not None
+        domid = self._known_domid()
         attached = userdata.load_config(domid, config.uuid)
         userdata.store_config(domid, config.uuid, userdata.with_attached(config.json, attached))
 
@@ -390,6 +395,7 @@ class XenTarget:
 
         def alone() -> None:
             self._close()
+            self._refill_spare()
             done(restored, None)
 
         if self._device_model is not None:
@@ -446,6 +452,7 @@ class XenTarget:
         self._timer = None
         self._remove_late_nodes()
         self._close()
+        self._refill_spare()
         done(_summary(errors))
 
     def _remove_late_nodes(self) -> None:
@@ -478,6 +485,11 @@ class XenTarget:
         assert self._xenstore is not None
         assert self._config is not None
         return self._xenctrl, self._xenstore, self._config
+
+    def _refill_spare(self) -> None:
+        """Now that it can't take the processor from this restore."""
+        if self._options.spare_helper is not None:
+            self._options.spare_helper.refill()
 
     def _known_domid(self) -> int:
         assert self._domid is not None

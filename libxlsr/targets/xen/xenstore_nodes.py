@@ -1,7 +1,8 @@
 """The domain's nodes in xenstore, with libxl's permissions.
 
 Sources: libxl__domain_make (libxl_create.c) for the nodes of a new domain, libxl__build_post
-(libxl_dom.c) and domcreate_stream_done (libxl_create.c) for what is known after the stream.
+(libxl_dom.c) and domcreate_stream_done (libxl_create.c) for its parts. libxl writes the parts after
+the stream; here all is written while libxenguest reads it, but what the stream tells.
 A node that gets no permissions of its own inherits those of the node above.
 """
 
@@ -14,8 +15,10 @@ import uuid
 from dataclasses import dataclass
 
 from libxlsr.errors import TargetError
+from libxlsr.targets.xen import console, device_nodes
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
+from libxlsr.targets.xen.restore_helper import Rings
 from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
 
 
@@ -53,16 +56,24 @@ def make_node(nodes: Nodes, path: str, permissions: list[Permission], value: str
     nodes.set_permissions(path, permissions)
 
 
-def create(xenstore: Xenstore, config: DomainConfig, domid: int) -> None:
-    """Make the nodes of a new domain, all or none.
+def create(xenstore: Xenstore, config: DomainConfig, state: BuildState) -> None:
+    """Make the nodes of a new domain, all or none: those that don't depend on its memory.
 
     Raises TargetError where another domain has taken the name meanwhile.
     """
-    xenstore.transact(lambda transaction: _create(transaction, config, domid))
-    xenstore.write(f"/libxl/{domid}/dm-version", config.device_model_version)
+
+    def all_nodes(nodes: Transaction) -> None:
+        _add_domain(nodes, config, state.domid)
+        _add_parts(nodes, config, state)
+        console.add_nodes(nodes, state)
+        hvm = config.device_config.hvm
+        if hvm is not None and hvm.vkb:
+            device_nodes.add_keyboard(nodes, state.domid)
+
+    xenstore.transact(all_nodes)
 
 
-def _create(nodes: Transaction, config: DomainConfig, domid: int) -> None:
+def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     paths = Paths.of(domid, config.uuid)
     reads, writes = domain_reads(domid), domain_writes(domid)
     for path, permissions in (
@@ -99,6 +110,7 @@ def _create(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     nodes.write(f"{paths.domain}/control/platform-feature-multiprocessor-suspend", "1")
     nodes.write(f"{paths.domain}/control/platform-feature-xs_reset_watches", "1")
     nodes.write(f"{paths.libxl}/type", config.domain_type)
+    nodes.write(f"{paths.libxl}/dm-version", config.device_model_version)
 
 
 def _check_name(nodes: Transaction, name: str, domid: int) -> None:
@@ -110,13 +122,7 @@ def _check_name(nodes: Transaction, name: str, domid: int) -> None:
             )
 
 
-def complete(xenstore: Xenstore, config: DomainConfig, state: BuildState, store_gfn: int) -> None:
-    """Write what is known after the stream, all or none, and introduce the domain to xenstored."""
-    xenstore.transact(lambda nodes: _complete(nodes, config, state, store_gfn))
-    xenstore.introduce_domain(state.domid, store_gfn, state.store_port)
-
-
-def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store_gfn: int) -> None:
+def _add_parts(nodes: Transaction, config: DomainConfig, state: BuildState) -> None:
     paths = Paths.of(state.domid, config.uuid)
     hvm = config.device_config.hvm
     for key, value in (
@@ -125,7 +131,6 @@ def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store
         ("memory/videoram", config.video_memkb),
         ("domid", state.domid),
         ("store/port", state.store_port),
-        ("store/ring-ref", store_gfn),
     ):
         nodes.write(f"{paths.domain}/{key}", str(value))
     for vcpu in range(config.max_vcpus):
@@ -144,13 +149,24 @@ def _complete(nodes: Transaction, config: DomainConfig, state: BuildState, store
     nodes.write(f"{paths.vm}/start_time", f"{int(now)}.{int(now % 1 * 100):02d}")
 
 
-def remove(xenstore: Xenstore, domid: int, handle: uuid.UUID, console_domid: int) -> None:
+def add_rings(xenstore: Xenstore, domid: int, rings: Rings) -> None:
+    """Write where the rings are, once the stream has said so, all or none."""
+
+    def ring_refs(nodes: Transaction) -> None:
+        nodes.write(f"/local/domain/{domid}/store/ring-ref", str(rings.store_gfn))
+        nodes.write(f"/local/domain/{domid}/console/ring-ref", str(rings.console_gfn))
+
+    xenstore.transact(ring_refs)
+
+
+def remove(xenstore: Xenstore, config: DomainConfig, state: BuildState) -> None:
     """Remove every node of the domain (libxl_domain.c, devices_destroy_cb), all or none."""
-    xenstore.transact(lambda nodes: _remove(nodes, domid, handle, console_domid))
+    xenstore.transact(lambda nodes: _remove(nodes, config, state))
 
 
-def _remove(nodes: Transaction, domid: int, handle: uuid.UUID, console_domid: int) -> None:
-    paths = Paths.of(domid, handle)
+def _remove(nodes: Transaction, config: DomainConfig, state: BuildState) -> None:
+    domid = state.domid
+    paths = Paths.of(domid, config.uuid)
     # Devices that libxl attached and could not take back.
     for kind in nodes.directory(f"{paths.libxl}/device") or ():
         for device in nodes.directory(f"{paths.libxl}/device/{kind}") or ():
@@ -162,7 +178,7 @@ def _remove(nodes: Transaction, domid: int, handle: uuid.UUID, console_domid: in
                     nodes.rm(found[1])
     for path in (paths.vm, paths.domain, paths.libxl):
         nodes.rm(path)
-    _remove_backend(nodes, f"/local/domain/{console_domid}/backend", "console", domid)
+    _remove_backend(nodes, f"/local/domain/{state.console_domid}/backend", "console", domid)
     _remove_backend(nodes, "/local/domain/0/backend", "vkbd", domid)
 
 

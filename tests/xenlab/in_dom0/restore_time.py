@@ -7,8 +7,8 @@
     python -m tests.xenlab run 'cd /root/libxlsr && python -m tests.xenlab.in_dom0.restore_time'
 
 Both restore the same file, in turns and in the same boot; the clock runs from the command's start
-to its end. The third column is the library's call in a process that has imported it, as a daemon
-has; the last are parts of the command's time.
+to its end. The third row is the library's call in a process that has imported it, the fourth the
+same with a spare helper, as a daemon has both; the last are parts of the command's time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from collections.abc import Callable
 from statistics import median
 
 import libxlsr
+from libxlsr.events import run
 from libxlsr.xen.xenctrl import Xenctrl
 
 from .guests import Guest, saved_guest
 
 PYTHON = sys.executable
+SETTLE = 2.0
+"""Seconds in which xenstored and xenconsoled come to rest, and the next spare helper is loaded."""
 
 
 def command(*arguments: str) -> Callable[[], None]:
@@ -50,19 +53,27 @@ def destroy(guest: Guest) -> None:
 
 def measure(guest: Guest, rounds: int) -> None:
     """Print a row for each way."""
-    image = str(guest.image)
-    ways: dict[str, Callable[[], None]] = {
-        "xl restore": command("xl", "restore", image),
-        "libxlsr restore": command(PYTHON, "-m", "libxlsr", "restore", image),
-        "libxlsr.restore()": lambda: _restore(image),
-        "python": command(PYTHON, "-c", "pass"),
-        "python + imports": command(
-            PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.targets.xen.target"
-        ),
-        "python + helper's imports": command(
-            PYTHON, "-I", "-c", "import libxlsr.helper.child, libxlsr.targets.xen.worker"
-        ),
-    }
+    ctx = libxlsr.Context()
+    with libxlsr.SpareHelper(ctx) as spare:
+        image = str(guest.image)
+        ways: dict[str, Callable[[], None]] = {
+            "xl restore": command("xl", "restore", image),
+            "libxlsr restore": command(PYTHON, "-m", "libxlsr", "restore", image),
+            "libxlsr.restore()": lambda: _restore(image),
+            "libxlsr.restore_ao(), with a spare": lambda: _restore_ao(ctx, image, spare),
+            "python": command(PYTHON, "-c", "pass"),
+            "python + imports": command(
+                PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.targets.xen.target"
+            ),
+            "python + helper's imports": command(
+                PYTHON, "-I", "-c", "import libxlsr.helper.child, libxlsr.targets.xen.worker"
+            ),
+        }
+        compare(guest, ways, rounds)
+
+
+def compare(guest: Guest, ways: dict[str, Callable[[], None]], rounds: int) -> None:
+    """Take the ways in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
@@ -71,6 +82,7 @@ def measure(guest: Guest, rounds: int) -> None:
             way()
             seconds[name].append(time.monotonic() - start)
             destroy(guest)
+            time.sleep(SETTLE)
     of_xl = median(seconds["xl restore"][1:])
     for name, all_times in seconds.items():
         times = all_times[1:]  # the first round reads the image and the modules from the disk
@@ -82,6 +94,17 @@ def measure(guest: Guest, rounds: int) -> None:
 
 def _restore(image: str) -> None:
     libxlsr.restore(image)
+
+
+def _restore_ao(ctx: libxlsr.Context, image: str, spare: libxlsr.SpareHelper) -> None:
+    fd = os.open(image, os.O_RDONLY)
+    try:
+        options = libxlsr.XenOptions(spare_helper=spare)
+        ao = libxlsr.restore_ao(ctx, fd, libxlsr.XenTarget(ctx, options), to_eof=True)
+        run(ctx, lambda: ao.done)
+        ao.result()
+    finally:
+        os.close(fd)
 
 
 def main() -> int:

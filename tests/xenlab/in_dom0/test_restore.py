@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
+from libxlsr.operations.progress import Progress
 from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.xen.spare_helper import SpareHelper
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 
@@ -38,7 +41,8 @@ def test_the_guest_goes_on(guest: Guest) -> None:
     assert xl("domid", guest.name).strip() == str(result.guest.domid)
     number, after = guest.wait_for_ticks(2)[0]
     assert after == digest
-    assert number <= before + 1
+    # One tick may have been in the console's ring, and gone with it, when the guest was saved.
+    assert number <= before + 2
 
 
 def test_paused_and_under_another_name(guest: Guest) -> None:
@@ -81,6 +85,34 @@ def test_two_at_once_on_one_loop() -> None:
         for fd, guest in zip(fds, guests):
             os.close(fd)
             guest.destroy()
+
+
+def test_a_spare_helper_is_taken_and_replaced(guest: Guest) -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        for _ in range(2):
+            pid = spare.pid
+            assert _helpers_of_restore(ctx, spare, guest.image) == {pid}
+            assert spare.pid not in (pid, None)
+            guest.wait_for_ticks(1)
+            guest.destroy()
+    assert ctx.registered() == []
+
+
+def _helpers_of_restore(ctx: Context, spare: SpareHelper, path: Path) -> set[int]:
+    """The process ids of the helpers that were seen to run in a restore."""
+    target = XenTarget(ctx, XenOptions(spare_helper=spare))
+    seen = set()
+
+    def look(_progress: Progress) -> None:
+        if target.helper_pid is not None:
+            seen.add(target.helper_pid)
+
+    with path.open("rb") as image:
+        ao = restore_ao(ctx, image.fileno(), target, on_progress=look)
+        run(ctx, lambda: ao.done)
+    ao.result()
+    return seen
 
 
 @pytest.mark.slow

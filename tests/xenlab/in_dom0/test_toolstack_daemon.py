@@ -41,11 +41,11 @@ def half_of(image: Path) -> Iterator[int]:
             sender.kill()
 
 
-def held(daemon: RunningDaemon) -> tuple[int, str]:
-    """How many fds the daemon has open, and its children."""
+def held(daemon: RunningDaemon) -> tuple[int, int]:
+    """How many fds the daemon has open, and how many children it has."""
     proc = Path(f"/proc/{daemon.process.pid}")
     children = (proc / "task" / str(daemon.process.pid) / "children").read_text()
-    return len(list((proc / "fd").iterdir())), children
+    return len(list((proc / "fd").iterdir())), len(children.split())
 
 
 def domids() -> set[int]:

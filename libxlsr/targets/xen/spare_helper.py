@@ -1,0 +1,71 @@
+"""A restore helper kept in reserve, so that a daemon's next restore does not wait for Python."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from libxlsr.errors import TargetError
+from libxlsr.events import Context, run
+from libxlsr.targets.xen.restore_helper import RestoreHelper
+
+logger = logging.getLogger(__name__)
+
+
+class SpareHelper:
+    """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
+
+    For any number of restores on ``ctx``. One takes it, and when that is over the next spare is
+    started; who finds none has a helper started of their own. Raises TargetError when it can't be
+    started. It is a context manager, whose end is `close`.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._closed = False
+        self._spare: RestoreHelper | None = self._spawned()
+
+    @property
+    def pid(self) -> int | None:
+        """The spare's process id, None where there is none."""
+        return None if self._spare is None else self._spare.pid
+
+    def take(self) -> RestoreHelper:
+        """The spare, or a new helper. Raises TargetError when that can't be started."""
+        spare, self._spare = self._spare, None
+        if spare is None or spare.pid is None:
+            return self._spawned()
+        return spare
+
+    def refill(self) -> None:
+        """Start the next spare where there is none."""
+        if self._closed or self.pid is not None:
+            return
+        try:
+            self._spare = self._spawned()
+        except TargetError as error:
+            logger.warning("no spare helper: %s", error)
+
+    def close(self) -> None:
+        """End the spare and wait for it, some milliseconds. Not from a callback of the context."""
+        self._closed = True
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.retire(lambda: None)
+            run(self._ctx, lambda: spare.pid is None)
+
+    def __enter__(self) -> SpareHelper:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _spawned(self) -> RestoreHelper:
+        helper = RestoreHelper(self._ctx)
+        helper.spawn()
+        return helper

@@ -1,0 +1,96 @@
+"""The spare helper's life; a restore that takes it is in tests/xenlab/in_dom0."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from libxlsr.errors import TargetError
+from libxlsr.events import Context, run
+from libxlsr.targets.xen.restore_helper import RestoreHelper
+from libxlsr.targets.xen.spare_helper import SpareHelper
+from libxlsr.testing.leaks import children
+
+
+def retire(ctx: Context, helper: RestoreHelper) -> None:
+    over: list[bool] = []
+    helper.retire(lambda: over.append(True))
+    run(ctx, lambda: bool(over))
+
+
+def test_it_is_there_until_it_is_closed() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        assert list(children()) == [spare.pid]
+    assert spare.pid is None
+    assert not children()
+    assert ctx.registered() == []
+
+
+def test_one_restore_takes_it_and_the_next_has_its_own() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        pid = spare.pid
+        first, second = spare.take(), spare.take()
+        assert first.pid == pid
+        assert second.pid not in (None, pid)
+        for helper in (first, second):
+            retire(ctx, helper)
+    assert ctx.registered() == []
+
+
+def test_the_next_spare_comes_when_it_is_called_for() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        pids = [spare.pid]
+        taken = spare.take()
+        pids.append(spare.pid)
+        for _ in range(2):
+            spare.refill()
+            pids.append(spare.pid)
+        first, none, second, still_second = pids
+        assert none is None
+        assert second not in (None, first)
+        assert still_second == second
+        retire(ctx, taken)
+
+
+def test_one_that_has_died_is_replaced() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        dead = spare.pid
+        assert dead is not None
+        os.kill(dead, signal.SIGKILL)
+        run(ctx, lambda: spare.pid is None)
+        taken = spare.take()
+        assert taken.pid not in (None, dead)
+        retire(ctx, taken)
+    assert ctx.registered() == []
+
+
+def test_a_refill_after_the_end_starts_nothing() -> None:
+    ctx = Context()
+    spare = SpareHelper(ctx)
+    spare.close()
+    spare.close()
+    spare.refill()
+    assert spare.pid is None
+    assert not children()
+
+
+def test_no_refill_is_no_error_for_the_restore(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        taken = spare.take()
+        monkeypatch.setattr("sys.executable", str(Path("/no/such/python")))
+        spare.refill()
+        assert "no spare helper: can't start a helper process" in caplog.text
+        with pytest.raises(TargetError, match="can't start"):
+            spare.take()
+        retire(ctx, taken)
+    assert ctx.registered() == []
