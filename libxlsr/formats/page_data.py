@@ -53,8 +53,7 @@ _HEADER = struct.Struct("<II")
 HEADER_SIZE = _HEADER.size
 ENTRY_SIZE = 8
 
-_TEMPLATE_SHIFT = 16
-_TEMPLATE_MASK = (1 << _TEMPLATE_SHIFT) - 1
+_TEMPLATE_FRAMES = 1 << 16
 
 _NAME = RecordType.PAGE_DATA.name
 _VALID_TOP_BYTES = bytes(page_type << 4 for page_type in PAGE_TYPE_NAMES)
@@ -158,16 +157,21 @@ class PageData:
         """Whether all are ordinary frames (NOTAB), each following the one before it."""
         entries, count = self.entries, self.count
         first = int.from_bytes(entries[:ENTRY_SIZE], "little")
-        if first + count > GFN_LIMIT:
+        last = int.from_bytes(entries[-ENTRY_SIZE:], "little")
+        if first + count > GFN_LIMIT or last != first + count - 1:
             return False
-        if (
-            entries
-            != _plain_run(first >> _TEMPLATE_SHIFT)[
-                (first & _TEMPLATE_MASK) * ENTRY_SIZE : ((first & _TEMPLATE_MASK) + count)
-                * ENTRY_SIZE
-            ]
-        ):
-            return False
+        done = 0
+        while done < count:
+            gfn = first + done
+            begin = gfn % _TEMPLATE_FRAMES
+            number = min(count - done, _TEMPLATE_FRAMES - begin)
+            wanted = _plain_run(gfn // _TEMPLATE_FRAMES)
+            if (
+                entries[done * ENTRY_SIZE : (done + number) * ENTRY_SIZE]
+                != wanted[begin * ENTRY_SIZE : (begin + number) * ENTRY_SIZE]
+            ):
+                return False
+            done += number
         self._types = bytes(count)
         self._gfns = range(first, first + count)
         self._data_pages = count
@@ -286,20 +290,21 @@ def _is_consecutive(gfns: Sequence[int]) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _plain_run(index: int) -> memoryview:
-    """The entries of so many ordinary frames as _TEMPLATE_MASK says, from ``index`` times as many
-    on, and of as many again: wherever a record begins, its entries are a slice of it."""
-    frames = _TEMPLATE_MASK + 1
-    low = bytearray(ENTRY_SIZE * frames)
-    low[0::8] = bytes(range(256)) * (frames >> 8)
-    low[1::8] = b"".join(bytes([byte]) * 256 for byte in range(frames >> 8))
-    entries = bytearray()
-    for number in (index, index + 1):
-        base = (number << _TEMPLATE_SHIFT).to_bytes(ENTRY_SIZE, "little")
-        for column in range(2, 5):
-            low[column::8] = base[column : column + 1] * frames
-        entries += low
-    return memoryview(bytes(entries))
+def _plain_run(index: int) -> bytes:
+    """The entries of _TEMPLATE_FRAMES ordinary frames, from ``index`` times as many on."""
+    entries = bytearray(_first_plain_run())
+    for column, byte in enumerate(index.to_bytes(3, "little"), 2):
+        if byte:
+            entries[column::8] = bytes([byte]) * _TEMPLATE_FRAMES
+    return bytes(entries)
+
+
+@lru_cache(maxsize=1)
+def _first_plain_run() -> bytes:
+    entries = bytearray(ENTRY_SIZE * _TEMPLATE_FRAMES)
+    entries[0::8] = bytes(range(256)) * 256
+    entries[1::8] = b"".join(bytes([byte]) * 256 for byte in range(256))
+    return bytes(entries)
 
 
 @lru_cache(maxsize=4)

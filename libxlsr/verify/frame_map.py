@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import sub
 
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import WITHOUT_DATA
@@ -22,17 +24,12 @@ NAMED = 0x80
 HAS_DATA = 0x40
 TYPE_MASK = 0x0F
 
-_WITH_DATA = tuple(page_type not in WITHOUT_DATA for page_type in range(16))
-_VALUE = bytes(
-    NAMED | page_type | (HAS_DATA if _WITH_DATA[page_type] else 0) for page_type in range(16)
-)
-# What a frame's byte becomes when it is named again, without data: it keeps HAS_DATA.
-_RENAMED = tuple(
-    bytes(NAMED | byte & HAS_DATA | page_type for byte in range(256)) for page_type in range(16)
-)
-_WITHOUT_DATA_BYTES = bytes(byte for byte in range(256) if not byte & HAS_DATA)
-_RUN = re.compile(rb"(.)\1*", re.DOTALL)
-_GAP = re.compile(rb"\0+")
+# What a frame's byte becomes when it is named, by its type.
+_VALUES = bytes(
+    NAMED | page_type | (0 if page_type in WITHOUT_DATA else HAS_DATA) for page_type in range(16)
+).ljust(256, b"\0")
+# What it keeps when it is named again: that there were contents before.
+_KEPT = bytes(byte & HAS_DATA for byte in range(256))
 _SCATTERED = 8
 """Frames in a run, on average, below which they are taken one by one."""
 
@@ -49,18 +46,13 @@ class FrameMap:
 
     def add(self, batch: PageData) -> int:
         """Take a record's frames; how many of them had contents before and were sent again."""
-        gfns, types = batch.gfns, batch.types
+        values = batch.types.translate(_VALUES)
         if batch.is_consecutive:
-            if types.count(types[:1]) == len(types):
-                return self._add_run(gfns[0], len(types), types[0])
-            return sum(
-                self._add_run(gfns[match.start()], match.end() - match.start(), match[1][0])
-                for match in _RUN.finditer(types)
-            )
-        runs = list(_runs(batch))
+            return self._add_run(batch.gfns[0], values)
+        runs = list(_runs(batch.gfns))
         if len(runs) * _SCATTERED > batch.count:
-            return self._add_scattered(batch)
-        return sum(self._add_run(*run) for run in runs)
+            return self._add_scattered(batch.gfns, values)
+        return sum(self._add_run(batch.gfns[begin], values[begin:end]) for begin, end in runs)
 
     def get(self, gfn: int) -> int:
         """The byte of a frame: NAMED, HAS_DATA and its type; 0 if it was never named."""
@@ -94,7 +86,8 @@ class FrameMap:
                 break
             position = first
             limit = min(CHUNK_FRAMES, end - first)
-            for match in _GAP.finditer(chunk, 0, limit if chunk.find(0, 0, limit) >= 0 else 0):
+            missing = chunk.find(0, 0, limit) >= 0
+            for match in re.compile(rb"\0+").finditer(chunk, 0, limit if missing else 0):
                 named = first + match.start()
                 if named > position and position > begin:
                     yield begin, position - begin
@@ -121,33 +114,33 @@ class FrameMap:
             chunk = self._chunks[index] = bytearray(CHUNK_FRAMES)
         return chunk
 
-    def _add_run(self, gfn: int, number: int, page_type: int) -> int:
+    def _add_run(self, gfn: int, values: bytes) -> int:
+        """Take the bytes of frames that follow each other; how many were sent again."""
         again = 0
-        while number:
+        while values:
             start = gfn & CHUNK_FRAMES - 1
-            count = min(number, CHUNK_FRAMES - start)
+            piece, values = values[: CHUNK_FRAMES - start], values[CHUNK_FRAMES - start :]
             chunk = self._chunk(gfn >> CHUNK_SHIFT)
+            gfn += len(piece)
             if chunk is None:
-                self.untracked += count
-            else:
-                old = chunk[start : start + count]
-                if _WITH_DATA[page_type]:
-                    if old.count(0) != count:
-                        again += len(old.translate(None, _WITHOUT_DATA_BYTES))
-                    chunk[start : start + count] = _VALUE[page_type : page_type + 1] * count
-                else:
-                    chunk[start : start + count] = old.translate(_RENAMED[page_type])
-                self.end = max(self.end, gfn + count)
-            gfn += count
-            number -= count
+                self.untracked += len(piece)
+                continue
+            old = chunk[start : start + len(piece)]
+            if old != bytes(len(piece)):
+                # One number of 8 bits a frame: what is done to all frames is done at once.
+                had_data = int.from_bytes(old.translate(_KEPT), "little")
+                new = int.from_bytes(piece, "little")
+                again += bin(had_data & new).count("1")
+                piece = (had_data | new).to_bytes(len(piece), "little")
+            chunk[start : start + len(piece)] = piece
+            self.end = max(self.end, gfn)
         return again
 
-    def _add_scattered(self, batch: PageData) -> int:
+    def _add_scattered(self, gfns: Sequence[int], values: bytes) -> int:
         again = 0
-        values = batch.types.translate(_VALUE.ljust(256, b"\0"))
         index = -1
         chunk: bytearray | None = None
-        for gfn, value in zip(batch.gfns, values):
+        for gfn, value in zip(gfns, values):
             if gfn >> CHUNK_SHIFT != index:
                 index = gfn >> CHUNK_SHIFT
                 chunk = self._chunk(index)
@@ -159,20 +152,16 @@ class FrameMap:
             if had_data and value & HAS_DATA:
                 again += 1
             chunk[place] = value | had_data
-        highest = max((gfn for gfn in batch.gfns if gfn >> CHUNK_SHIFT in self._chunks), default=-1)
+        highest = max((gfn for gfn in gfns if gfn >> CHUNK_SHIFT in self._chunks), default=-1)
         self.end = max(self.end, highest + 1)
         return again
 
 
-def _runs(batch: PageData) -> Iterator[tuple[int, int, int]]:
-    """``(first gfn, number, type)`` of each longest run of like entries that follow each other."""
-    gfns, types = batch.gfns, batch.types
+def _runs(gfns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """``(begin, end)``, the places of each longest run of frames that follow each other."""
     begin = 0
-    for position in range(1, len(gfns) + 1):
-        if (
-            position == len(gfns)
-            or gfns[position] != gfns[position - 1] + 1
-            or types[position] != types[begin]
-        ):
-            yield gfns[begin], position - begin, types[begin]
-            begin = position
+    for end, step in enumerate(map(sub, islice(gfns, 1, None), gfns), 1):
+        if step != 1:
+            yield begin, end
+            begin = end
+    yield begin, len(gfns)
