@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 
 from libxlsr.errors import UsageError
 from libxlsr.operations.source_fd import Source
-from libxlsr.targets.timeouts import Timeouts
 
 _LAST_ADDRESS = (1 << 64) - 1
-_WAITS = tuple(field.name for field in dataclasses.fields(Timeouts))
 
 
 def image_source(image: str) -> Source:
@@ -33,17 +30,6 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return value
-
-
-def timeout(text: str) -> tuple[str, float | None]:
-    """``WAIT=SECONDS`` as a field of `Timeouts` and its value; ``WAIT=none`` is for ever."""
-    wait, equals, value = text.partition("=")
-    name = wait.replace("-", "_")
-    if not equals or name not in _WAITS:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no WAIT=SECONDS; WAIT is {', '.join(_WAITS).replace('_', '-')}"
-        )
-    return name, None if value == "none" else seconds(value)
 
 
 def number(text: str) -> int:

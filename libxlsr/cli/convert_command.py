@@ -9,6 +9,7 @@ from typing import Any
 
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import image_source, seconds
+from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.convert.packing import CODECS
 from libxlsr.errors import Aborted
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> None:
 
 def convert(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
+    set_up_logging(options.verbose)
     source = image_source(options.image)
     ctx = Context()
     with opened(source) as fd, ProgressDisplay(report) as display:

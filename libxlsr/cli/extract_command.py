@@ -8,6 +8,7 @@ from typing import Any
 
 from libxlsr.cli import signals
 from libxlsr.cli.arguments import address_range, image_source, number, seconds
+from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.events import Ao, Context
 from libxlsr.extract.request import FORMATS, LAST_ADDRESS, Request
@@ -62,6 +63,7 @@ def add_parser(commands: Any) -> None:
 
 def extract(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
+    set_up_logging(options.verbose)
     request = Request(options.format, options.frames, options.vaddr, options.cr3)
     directory = Path(options.image)
     if options.image != "-" and directory.is_dir():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -38,10 +37,16 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    if arguments is None:
-        arguments = sys.argv[1:]
-    options = _parser(arguments).parse_args(arguments)
-    _set_up_logging(options.verbose)
+    return run(parse(sys.argv[1:] if arguments is None else arguments))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the command line asks for, with what its command needs imported."""
+    return _parser(arguments).parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
     report = Report(json=options.json)
     try:
         try:
@@ -117,18 +122,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog=parser.prog,
         parser_class=_CommandParser,
     )
-    named = [arguments[0]] if arguments and arguments[0] in _COMMANDS else _COMMANDS
-    for name in named:
-        importlib.import_module(_COMMANDS[name]).add_parser(commands)
+    first = arguments[0] if arguments else None
+    modules = [] if first == "--version" else list(_COMMANDS.values())
+    for module in [_COMMANDS[first]] if first in _COMMANDS else modules:
+        importlib.import_module(module).add_parser(commands)
     return parser
-
-
-def _set_up_logging(verbose: int) -> None:
-    """Only this program's own loggers: `transitions` logs ten lines a transition at DEBUG."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("libxlsr: %(levelname)s: %(message)s"))
-    logger = logging.getLogger("libxlsr")
-    logger.handlers = [handler]
-    logger.propagate = False
-    # An error is reported once, in a line of its own; libraries log theirs too.
-    logger.setLevel((logging.CRITICAL, logging.INFO, logging.DEBUG)[min(verbose, 2)])

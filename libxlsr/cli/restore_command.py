@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
-from libxlsr.cli.arguments import image_source, seconds, timeout
+from libxlsr.cli.arguments import image_source, seconds
+from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
 from libxlsr.events import Ao, Context
@@ -27,6 +28,8 @@ from libxlsr.targets.xen.overrides import parse_override, parse_override_file
 from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)
+
+_WAITS = tuple(field.name for field in dataclasses.fields(Timeouts))
 
 
 def add_parser(commands: Any) -> None:
@@ -105,7 +108,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=timeout,
+        type=_timeout,
         action="append",
         default=[],
         metavar="WAIT=SECONDS",
@@ -121,6 +124,7 @@ def add_parser(commands: Any) -> None:
 
 def restore(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
+    set_up_logging(options.verbose)
     choice = choose(options.target)
     if options.foreground:
         raise UsageError(
@@ -189,6 +193,17 @@ def _xen_options(options: argparse.Namespace) -> XenOptions:
     return XenOptions(
         overrides=overrides, config=config, paused=options.paused, balloon=options.balloon
     )
+
+
+def _timeout(text: str) -> tuple[str, float | None]:
+    """``WAIT=SECONDS`` as a field of `Timeouts` and its value; ``WAIT=none`` is for ever."""
+    wait, equals, value = text.partition("=")
+    name = wait.replace("-", "_")
+    if not equals or name not in _WAITS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no WAIT=SECONDS; WAIT is {', '.join(_WAITS).replace('_', '-')}"
+        )
+    return name, None if value == "none" else seconds(value)
 
 
 def _text(path: Path) -> str:

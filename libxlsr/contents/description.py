@@ -56,7 +56,7 @@ def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
         "checkpoints": contents.checkpoints,
         "state": guest_state(contents),
         "findings": [
-            {**dataclasses.asdict(finding), "severity": finding.severity.value}
+            {**finding._asdict(), "severity": finding.severity.value}
             for finding in verified.findings
         ],
         "left_out": contents.left_out,
@@ -65,7 +65,7 @@ def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
 
 def _headers(contents: Collector) -> dict[str, Any]:
     return {
-        name: None if header is None else dataclasses.asdict(header)
+        name: None if header is None else header._asdict()
         for name, header in (
             ("xl", contents.xl),
             ("libxl", contents.libxl),

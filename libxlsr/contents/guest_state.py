@@ -16,8 +16,8 @@ from libxlsr.errors import StreamError
 from libxlsr.formats import libxl
 from libxlsr.formats.cpu_policy import XEN_CPUID_NO_SUBLEAF, X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.cpuid_features import feature_names
-from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
-from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU, HvmCpu
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext, HvmSaveEntry
+from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.hvm_devices import decode_device
 from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
 from libxlsr.formats.libxc import RecordType
@@ -55,7 +55,7 @@ def _pv_info_first(item: tuple[str, tuple[RecordType, bytes]]) -> tuple[int, int
 
 def _add(state: dict[str, Any], name: str, body: RecordBody, width: int) -> None:
     if isinstance(body, X86PvInfo):
-        state["pv_info"] = vars(body).copy()
+        state["pv_info"] = body._asdict()
     elif isinstance(body, X86PvP2mFrames):
         state["p2m"] = {
             "first_pfn": _hex(body.start_pfn),
@@ -68,7 +68,7 @@ def _add(state: dict[str, Any], name: str, body: RecordBody, width: int) -> None
     elif isinstance(body, SharedInfo):
         state["shared_info"] = _shared_info(body, width)
     elif isinstance(body, X86TscInfo):
-        state["tsc"] = {**vars(body), "mode": TSC_MODE_NAMES[body.mode]}
+        state["tsc"] = {**body._asdict(), "mode": TSC_MODE_NAMES[body.mode]}
     elif isinstance(body, HvmParams):
         state["hvm_params"] = {hvm_param_name(index): _hex(value) for index, value in body.params}
     elif isinstance(body, HvmContext):
@@ -151,7 +151,7 @@ def _add_emulator(state: dict[str, Any], contents: Collector) -> None:
     blob = contents.device_model_state
     emulator: dict[str, Any] = {
         "emulator": libxl.EMULATOR_NAMES[contents.emulator.emulator_id],
-        "index": contents.emulator.index,
+        "index": contents.emulator.emulator_index,
         "bytes": len(blob),
     }
     try:

@@ -11,7 +11,6 @@ Sources: docs/specs/libxc-migration-stream.pandoc; xen/include/public/arch-x86/x
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from libxlsr.errors import StreamError
@@ -48,8 +47,7 @@ _LEAF = struct.Struct("<6I")
 _MSR = struct.Struct("<IIQ")
 
 
-@dataclass(frozen=True)
-class X86CpuidPolicy:
+class X86CpuidPolicy(NamedTuple):
     """What CPUID says in the domain, leaf by leaf."""
 
     leaves: tuple[CpuidLeaf, ...]
@@ -64,8 +62,7 @@ class X86CpuidPolicy:
         return cls(tuple(CpuidLeaf(*fields) for fields in _LEAF.iter_unpack(data)))
 
 
-@dataclass(frozen=True)
-class X86MsrPolicy:
+class X86MsrPolicy(NamedTuple):
     """The MSRs that describe the domain's processor."""
 
     msrs: tuple[MsrEntry, ...]

@@ -6,8 +6,7 @@ Sources: docs/specs/libxl-migration-stream.pandoc and libxc-migration-stream.pan
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from libxlsr.errors import StreamError
 
@@ -28,8 +27,7 @@ def padded_length(length: int) -> int:
     return (length + REC_ALIGN - 1) & ~(REC_ALIGN - 1)
 
 
-@dataclass(frozen=True)
-class RecordFraming:
+class RecordFraming(NamedTuple):
     """The 8 bytes before a record's body, in either layer. ``length`` is without the padding."""
 
     type: int

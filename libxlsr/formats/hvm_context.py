@@ -13,7 +13,7 @@ xen/arch/x86/hvm/save.c.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer, check_length
@@ -24,6 +24,7 @@ HVM_FILE_VERSION = 1
 
 HVM_SAVE_CODE_END = 0
 HVM_SAVE_CODE_HEADER = 1
+HVM_SAVE_CODE_CPU = 2
 
 #: HVM_SAVE_CODE() of each type in arch-x86/hvm/save.h.
 HVM_SAVE_NAMES = {
@@ -63,8 +64,7 @@ def hvm_save_name(typecode: int) -> str:
     return HVM_SAVE_NAMES.get(typecode, f"typecode {typecode}")
 
 
-@dataclass(frozen=True)
-class HvmSaveEntry:
+class HvmSaveEntry(NamedTuple):
     """One device's state. ``instance`` is the vCPU for those that each vCPU has."""
 
     typecode: int
@@ -76,8 +76,7 @@ class HvmSaveEntry:
         return hvm_save_name(self.typecode)
 
 
-@dataclass(frozen=True)
-class HvmContext:
+class HvmContext(NamedTuple):
     """The entries, HEADER first, without END."""
 
     entries: tuple[HvmSaveEntry, ...]

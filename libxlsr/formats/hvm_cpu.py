@@ -14,13 +14,12 @@ from __future__ import annotations
 # ruff: noqa: SIM905 - names of registers read better as words than as a list of strings
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer
-from libxlsr.formats.hvm_context import HvmContext
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext
 
-HVM_SAVE_CODE_CPU = 2
 FPU_REGS_SIZE = 512
 
 _GENERAL = "rax rbx rcx rdx rbp rsi rdi rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()
@@ -49,8 +48,7 @@ SIZES = (_LAYOUT.size, _LAYOUT.size + _FLAGS.size)
 """How long the entry is in bytes: Xen 4.6 and older, and newer."""
 
 
-@dataclass(frozen=True)
-class HvmCpu:
+class HvmCpu(NamedTuple):
     """One vCPU. ``registers`` has the fields of struct hvm_hw_cpu by their names."""
 
     registers: Mapping[str, int]

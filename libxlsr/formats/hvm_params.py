@@ -10,7 +10,7 @@ Sources: docs/specs/libxc-migration-stream.pandoc; xen/include/public/hvm/params
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer, check_minimum, check_reserved
@@ -74,8 +74,7 @@ _HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<QQ")
 
 
-@dataclass(frozen=True)
-class HvmParams:
+class HvmParams(NamedTuple):
     """``(index, value)`` of each parameter, in the record's order."""
 
     params: tuple[tuple[int, int], ...] = ()

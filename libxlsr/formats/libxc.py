@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import (
@@ -80,8 +80,7 @@ vCPU, and X86_PV_P2M_FRAMES, which has 16 MiB for a guest of 4 TiB. libxenguest 
 REC_LENGTH_MAX; a record that is held in memory is not to take that much of it."""
 
 
-@dataclass(frozen=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """The first 24 bytes. ``version`` is 2 (Xen 4.6 to 4.13) or 3."""
 
     version: int = 3
@@ -130,8 +129,7 @@ class ImageHeader:
         return cls(version, options)
 
 
-@dataclass(frozen=True)
-class DomainHeader:
+class DomainHeader(NamedTuple):
     """What kind of domain was saved, and by which Xen. PVH domains have type x86 HVM."""
 
     type: int
@@ -223,7 +221,6 @@ def check_body_length(length: int, offset: int, record: str) -> None:
         )
 
 
-@dataclass(frozen=True)
 class RecordHeader(RecordFraming):
     """The 8 bytes before a record's body. ``length`` is the body's, without its padding."""
 

@@ -14,7 +14,7 @@ checks of tools/libs/guest/xg_sr_restore_x86_pv.c.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import (
@@ -32,8 +32,7 @@ PT_LEVELS = {4: 3, 8: 4}
 _PV_INFO = struct.Struct("<BB6s")
 
 
-@dataclass(frozen=True)
-class X86PvInfo:
+class X86PvInfo(NamedTuple):
     """Whether the guest is a 32-bit (width 4, 3 levels) or a 64-bit one (8, 4)."""
 
     guest_width: int
@@ -61,8 +60,7 @@ class X86PvInfo:
 _P2M_FRAMES = struct.Struct("<II")
 
 
-@dataclass(frozen=True)
-class X86PvP2mFrames:
+class X86PvP2mFrames(NamedTuple):
     """Which guest frames hold the p2m, for the frames of it that cover start_pfn to end_pfn."""
 
     start_pfn: int
@@ -151,8 +149,7 @@ VCPU_RECORDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class X86PvVcpu:
+class X86PvVcpu(NamedTuple):
     """One vCPU's state of one kind (X86_PV_VCPU_BASIC, _EXTENDED, _XSAVE or _MSRS)."""
 
     type: RecordType
@@ -205,8 +202,7 @@ def _context_problem(record_type: RecordType, size: int, guest_width: int) -> st
     return None if size % VCPU_MSR_SIZE == 0 else f"a multiple of {VCPU_MSR_SIZE} bytes"
 
 
-@dataclass(frozen=True)
-class SharedInfo:
+class SharedInfo(NamedTuple):
     """The page that the domain shares with Xen."""
 
     shared_info: bytes

@@ -16,8 +16,7 @@ Source: docs/specs/libxc-migration-stream.pandoc.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Callable, Union
+from typing import Callable, NamedTuple, Union
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
@@ -40,8 +39,7 @@ TSC_MODE_NAMES = {0: "default", 1: "always_emulate", 2: "native", 3: "native_par
 _TSC_INFO = struct.Struct("<IIQII")
 
 
-@dataclass(frozen=True)
-class X86TscInfo:
+class X86TscInfo(NamedTuple):
     """The domain's TSC: mode, frequency in kHz, nanoseconds that passed, incarnation."""
 
     mode: int
@@ -65,8 +63,7 @@ class X86TscInfo:
         return cls(mode, khz, nsec, incarnation)
 
 
-@dataclass(frozen=True)
-class Toolstack:
+class Toolstack(NamedTuple):
     """A blob of the toolstack's; only Xen's development between 4.5 and 4.6 wrote it."""
 
     data: bytes
@@ -79,8 +76,7 @@ class Toolstack:
         return cls(bytes(data))
 
 
-@dataclass(frozen=True)
-class CheckpointDirtyPfnList:
+class CheckpointDirtyPfnList(NamedTuple):
     """Frames that the secondary domain dirtied. COLO's back channel carries it."""
 
     pfns: tuple[int, ...]
@@ -111,8 +107,7 @@ class CheckpointDirtyPfnList:
         return cls(pfns)
 
 
-@dataclass(frozen=True)
-class Empty:
+class Empty(NamedTuple):
     """The body of END, VERIFY, CHECKPOINT and STATIC_DATA_END: nothing."""
 
     type: RecordType

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import (
@@ -97,8 +97,7 @@ def record_name(record_type: int) -> str:
     return _KNOWN.get(record_type, f"record type {record_type:#010x}")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The 16 bytes that a libxl stream begins with."""
 
     version: int = RESTORE_STREAM_VERSION
@@ -144,7 +143,6 @@ class Header:
         return cls(version, options)
 
 
-@dataclass(frozen=True)
 class RecordHeader(RecordFraming):
     """The 8 bytes before a record's body. ``length`` is the body's, without its padding."""
 
@@ -209,21 +207,20 @@ XENSTORE_KEY_PREFIX = "physmap/"
 XENSTORE_REL_PATH_MAX = 2048
 XENSTORE_PAYLOAD_MAX = 4096
 
-_KEY = re.compile(rb"[A-Za-z0-9\-_@]+(?:/[A-Za-z0-9\-_@]+)*\Z")
-_VALUE = re.compile(rb"[\x20-\x7e]*\Z")
+_KEY = rb"[A-Za-z0-9\-_@]+(?:/[A-Za-z0-9\-_@]+)*\Z"
+_VALUE = rb"[\x20-\x7e]*\Z"
 
 
-@dataclass(frozen=True)
-class EmulatorXenstoreData:
+class EmulatorXenstoreData(NamedTuple):
     """Keys, relative to the device model's xenstore directory, and their values."""
 
     emulator_id: int
-    index: int
+    emulator_index: int
     pairs: tuple[tuple[str, str], ...] = ()
 
     def encode(self) -> bytes:
         packed = "".join(f"{key}\0{value}\0" for key, value in self.pairs)
-        return _EMULATOR_HEADER.pack(self.emulator_id, self.index) + packed.encode("ascii")
+        return _EMULATOR_HEADER.pack(self.emulator_id, self.emulator_index) + packed.encode("ascii")
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> EmulatorXenstoreData:
@@ -265,7 +262,7 @@ class EmulatorXenstoreData:
 
 def _check_key(untrusted_key: bytes, offset: int, record: str) -> str:
     shown = printable(untrusted_key.decode("latin-1"), 60)
-    if len(untrusted_key) > XENSTORE_REL_PATH_MAX or not _KEY.match(untrusted_key):
+    if len(untrusted_key) > XENSTORE_REL_PATH_MAX or not re.match(_KEY, untrusted_key):
         raise StreamError(
             f"key '{shown}' is no relative xenstore path",
             offset=offset,
@@ -284,7 +281,7 @@ def _check_key(untrusted_key: bytes, offset: int, record: str) -> str:
 
 
 def _check_value(untrusted_value: bytes, key: str, offset: int, record: str) -> str:
-    if len(untrusted_value) > XENSTORE_PAYLOAD_MAX or not _VALUE.match(untrusted_value):
+    if len(untrusted_value) > XENSTORE_PAYLOAD_MAX or not re.match(_VALUE, untrusted_value):
         raise StreamError(
             f"the value of {printable(key, 60)} is no xenstore string",
             offset=offset,
@@ -294,16 +291,15 @@ def _check_value(untrusted_value: bytes, key: str, offset: int, record: str) -> 
     return untrusted_value.decode("ascii")
 
 
-@dataclass(frozen=True)
-class EmulatorContext:
+class EmulatorContext(NamedTuple):
     """The device model's state: a blob that only the emulator itself understands."""
 
     emulator_id: int
-    index: int
+    emulator_index: int
     context: bytes
 
     def encode(self) -> bytes:
-        return _EMULATOR_HEADER.pack(self.emulator_id, self.index) + self.context
+        return _EMULATOR_HEADER.pack(self.emulator_id, self.emulator_index) + self.context
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> EmulatorContext:
@@ -321,8 +317,7 @@ CHECKPOINT_SVM_RESUMED = 3
 _CHECKPOINT_STATE = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
-class CheckpointState:
+class CheckpointState(NamedTuple):
     """COLO's control word (CHECKPOINT_*). Four bytes: the spec's "padding" is the record's own."""
 
     id: int

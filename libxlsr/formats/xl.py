@@ -14,7 +14,7 @@ libxl_domain_config_to_json() makes of a libxl_domain_config (libxl_types.idl).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer, check_reserved, unpack_exact
@@ -52,8 +52,7 @@ _CONFIG_LENGTH = struct.Struct("<I")
 OPTIONAL_DATA_MAX = 2 * CONFIG_MAX
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The first 48 bytes of what ``xl save`` writes."""
 
     mandatory_flags: int = XL_MANDATORY_FLAG_ALL
@@ -137,8 +136,7 @@ class Header:
         return cls(mandatory, optional, length)
 
 
-@dataclass(frozen=True)
-class OptionalData:
+class OptionalData(NamedTuple):
     """The bytes between the xl header and the libxl stream.
 
     ``tail`` is what follows the configuration; xl.h lets a reader skip what it doesn't know.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from libxlsr.errors import StreamError
@@ -37,8 +36,8 @@ MEMKB_MAX = 1 << 42
 #: xen/arch/x86/include/asm/config.h, MAX_VIRT_CPUS.
 MAX_VIRT_CPUS = 8192
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+_SURROGATE = "[\ud800-\udfff]"
+_UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z"
 
 
 class _Refused(ValueError):
@@ -85,7 +84,7 @@ def _check_tree(root: Any) -> None:
                 below.extend(value.values())
             elif isinstance(value, list):
                 below.extend(value)
-            elif isinstance(value, str) and _SURROGATE.search(value):
+            elif isinstance(value, str) and not value.isascii() and re.search(_SURROGATE, value):
                 raise _Refused(f"'{printable(value, 60)}' has a lone surrogate")
         level = below
 
@@ -104,13 +103,23 @@ def _parse(text: str) -> dict[str, Any]:
     return root
 
 
-@dataclass(frozen=True)
 class Config:
-    """A domain's configuration. ``raw`` has the bytes with their NUL, ``json`` what they say."""
+    """A domain's configuration. ``raw`` has the bytes with their NUL, ``json`` what they say. Equal
+    bytes are equal configurations, wherever they stood (``offset``)."""
 
-    raw: bytes
-    json: dict[str, Any] = field(compare=False)
-    offset: int = field(default=0, compare=False, repr=False)
+    def __init__(self, raw: bytes, json: dict[str, Any], offset: int = 0) -> None:
+        self.raw = raw
+        self.json = json
+        self.offset = offset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Config({self.raw!r}, {self.json!r})"
 
     def encode(self) -> bytes:
         return self.raw
@@ -237,7 +246,7 @@ class Config:
     def uuid(self) -> str:
         """The domain's UUID in lower case, in its usual form with four hyphens."""
         untrusted = self.string("c_info", "uuid")
-        if untrusted is None or not _UUID.match(untrusted):
+        if untrusted is None or not re.match(_UUID, untrusted):
             raise self._wrong(("c_info", "uuid"), _shown(untrusted), "a UUID")
         return untrusted.lower()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Union
 
@@ -36,7 +35,7 @@ def verify_many(
         for source in sources:
             yield source, _outcome(source, full, digest, expected)
         return
-    # Only here, as they take as long to import as a short image to verify.
+    # Only here, as they take longer to import than a short image to verify.
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -59,5 +58,7 @@ def _outcome(source: Source, full: bool, digest: bool, expected: str) -> Outcome
 
 
 def _become_worker() -> None:
+    import signal
+
     # Ctrl-C reaches the whole process group; the parent says what there is to say about it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -18,10 +18,11 @@ from libxlsr.formats import legacy, xl
 from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
+    HVM_SAVE_CODE_CPU,
     HvmContext,
     HvmSaveEntry,
 )
-from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU, HvmCpu
+from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB, has_data

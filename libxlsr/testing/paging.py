@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
-from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU, HvmCpu
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext, HvmSaveEntry
+from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
 from libxlsr.formats.vcpu_guest_context import VcpuGuestContext

@@ -9,8 +9,7 @@ from typing import Union
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, xl
-from libxlsr.formats.hvm_context import HVM_SAVE_NAMES, HvmContext, hvm_save_name
-from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HVM_SAVE_NAMES, HvmContext, hvm_save_name
 from libxlsr.formats.hvm_params import (
     HVM_PARAM_BUFIOREQ_PFN,
     HVM_PARAM_CONSOLE_PFN,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 
@@ -23,8 +23,7 @@ class Severity(enum.Enum):
     NOTE = "note"
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What a finding's id stands for."""
 
     severity: Severity
@@ -217,8 +216,7 @@ SHOWN_MAX = 10
 """Findings of one id that are kept; of the others, only the number."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was found. ``offset`` counts in plain bytes, None where it can't be known."""
 
     id: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
@@ -32,8 +31,7 @@ V = TypeVar("V", bound="Verification")
 _TYPES_WITHOUT_DATA = bytes(sorted(WITHOUT_DATA))
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """What there is to say about one image."""
 
     kind: str | None
@@ -49,16 +47,16 @@ class Verified:
     notes: int
     size: int
     """Plain bytes that were walked over."""
+    records: dict[str, int]
+    """How many there are, by layer."""
+    frames: dict[str, int]
+    """How many there are of each type in the end."""
     guest: str | None = None
     """"pv", "pvh", "hvm", or "hvm or pvh" where there is no configuration."""
     name: str | None = None
     xen_version: str | None = None
     """Of the Xen that saved it, "4.17"."""
     libxc_version: int | None = None
-    records: dict[str, int] = field(default_factory=dict)
-    """How many there are, by layer."""
-    frames: dict[str, int] = field(default_factory=dict)
-    """How many there are of each type in the end."""
     sent_again: int = 0
     """Copies of frames that later ones superseded."""
     checkpoints: int = 0
@@ -180,7 +178,7 @@ class Verification(Checks):
     ) -> None:
         if self._digest is not None and isinstance(body, libxl.EmulatorXenstoreData):
             pairs = tuple(sorted(body.pairs))
-            sorted_body = libxl.EmulatorXenstoreData(body.emulator_id, body.index, pairs)
+            sorted_body = libxl.EmulatorXenstoreData(body.emulator_id, body.emulator_index, pairs)
             self._digest.state(record.name, sorted_body.encode())
 
     def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
@@ -237,12 +235,13 @@ def _verified(
         warnings=findings.count(Severity.WARNING),
         notes=findings.count(Severity.NOTE),
         size=0 if image is None else image.source.offset,
+        records={},
+        frames={},
     )
     if visitor is None:
         return verified
     domain, memory = visitor.domain, visitor.memory
-    return replace(
-        verified,
+    return verified._replace(
         guest=visitor.guest,
         name=visitor.name,
         xen_version=None if domain is None else f"{domain.xen_major}.{domain.xen_minor}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import TargetError
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
@@ -18,8 +18,7 @@ from libxlsr.walk.source import (
 )
 
 
-@dataclass(frozen=True)
-class OpenedImage:
+class OpenedImage(NamedTuple):
     """What was found."""
 
     source: Source

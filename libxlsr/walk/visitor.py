@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from libxlsr.errors import StreamError
@@ -38,8 +37,7 @@ class Record(NamedTuple):
         return f"{self.layer} record {self.number} ({self.name})"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that the grammar does not allow."""
 
     rule: str

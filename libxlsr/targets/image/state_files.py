@@ -10,8 +10,7 @@ from pathlib import Path
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.framing import Buffer
-from libxlsr.formats.hvm_context import HvmContext
-from libxlsr.formats.hvm_cpu import HVM_SAVE_CODE_CPU
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext
 from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams, hvm_param_name
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
@@ -65,7 +64,7 @@ class StateFiles:
         elif isinstance(body, SharedInfo):
             self._write(layout.SHARED_INFO, body.shared_info)
         elif isinstance(body, X86TscInfo):
-            self._write_json(layout.TSC_INFO, vars(body))
+            self._write_json(layout.TSC_INFO, body._asdict())
         elif isinstance(body, HvmParams):
             self._take_hvm_params(body, offset)
         elif isinstance(body, X86CpuidPolicy):

@@ -114,7 +114,7 @@ class ImageTarget:
         """Write the keys and values as JSON."""
         value = {
             "emulator": libxl.EMULATOR_NAMES[data.emulator_id],
-            "index": data.index,
+            "index": data.emulator_index,
             "keys": dict(data.pairs),
         }
         self._at_once(lambda: self._write_json(layout.EMULATOR_XENSTORE, value), done)
@@ -214,7 +214,7 @@ class ImageTarget:
             if emulator is None
             else {
                 "emulator": libxl.EMULATOR_NAMES[emulator.emulator_id],
-                "index": emulator.index,
+                "index": emulator.emulator_index,
             },
             "page_size": 4096,
             "pages": self._libxc["pages"],

@@ -26,7 +26,7 @@ def check_keys(record: libxl.EmulatorXenstoreData) -> None:
 
     What a key and a value may be, ``EmulatorXenstoreData.decode`` has checked.
     """
-    _check_index(record.index, libxl.RecordType.EMULATOR_XENSTORE_DATA.name)
+    _check_index(record.emulator_index, libxl.RecordType.EMULATOR_XENSTORE_DATA.name)
     # Converted streams of Xen 4.5 and older name no emulator.
     if record.emulator_id == libxl.EMULATOR_QEMU_TRADITIONAL:
         raise _of_another(record.emulator_id, libxl.RecordType.EMULATOR_XENSTORE_DATA.name)
@@ -35,7 +35,7 @@ def check_keys(record: libxl.EmulatorXenstoreData) -> None:
 def check_context(record: libxl.EmulatorContext) -> None:
     """Raises StreamError where it is not the state of the device model that will be started."""
     name = libxl.RecordType.EMULATOR_CONTEXT.name
-    _check_index(record.index, name)
+    _check_index(record.emulator_index, name)
     if not record.context.startswith(QEMU_VM_FILE_MAGIC):
         if record.emulator_id != libxl.EMULATOR_QEMU_UPSTREAM:
             raise _of_another(record.emulator_id, name)

@@ -4,7 +4,6 @@ StreamError at an offset within them; so is each thing that is asked of the conf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
@@ -31,7 +30,7 @@ def check(data: bytes) -> None:
         header = xl.Header()
     else:
         assert header.encode() == fixed
-    header = replace(header, optional_data_len=len(rest))
+    header = header._replace(optional_data_len=len(rest))
     optional = decoded(xl.OptionalData.decode, rest)
     if optional is not None:
         assert optional.encode() == rest
