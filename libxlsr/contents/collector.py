@@ -100,7 +100,7 @@ class Collector(Verification):
     def wants_emulator_state(self) -> bool:
         return True
 
-    def emulator_state(self, piece: bytes) -> None:
+    def emulator_state(self, piece: bytes | memoryview) -> None:
         super().emulator_state(piece)
         if len(self._emulator_state) + len(piece) <= STATE_MAX // 2:
             self._emulator_state += piece

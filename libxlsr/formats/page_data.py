@@ -59,6 +59,7 @@ _NAME = RecordType.PAGE_DATA.name
 _VALID_TOP_BYTES = bytes(page_type << 4 for page_type in PAGE_TYPE_NAMES)
 _TOP_BYTES_WITHOUT_DATA = bytes(page_type << 4 for page_type in WITHOUT_DATA)
 _TOP_BYTE_TO_TYPE = bytes(byte >> 4 for byte in range(256))
+_TYPES_WITHOUT_DATA = bytes(WITHOUT_DATA)
 _TYPE_TO_HAS_DATA = bytes(byte not in WITHOUT_DATA for byte in range(256))
 
 
@@ -178,12 +179,17 @@ class PageData:
         self._is_consecutive = True
         return True
 
+    def with_data(self) -> tuple[Sequence[int], bytes]:
+        """The frame numbers and the types of those entries alone that have contents."""
+        if self.data_pages == self.count:
+            return self.gfns, self.types
+        gfns = array("Q", compress(self.gfns, self.types.translate(_TYPE_TO_HAS_DATA)))
+        return gfns, self.types.translate(None, _TYPES_WITHOUT_DATA)
+
     def data_runs(self) -> Iterator[tuple[int, int]]:
         """``(first gfn, number)`` for each longest run of frames whose contents lie one after
         another in the stream, in the stream's order."""
-        gfns = self.gfns
-        if self.data_pages != self.count:
-            gfns = array("Q", compress(gfns, self.types.translate(_TYPE_TO_HAS_DATA)))
+        gfns, _ = self.with_data()
         if _is_consecutive(gfns):
             yield gfns[0], len(gfns)
             return
@@ -200,9 +206,7 @@ class PageData:
         on, and of its frame."""
         if not has_page_tables(self.types):
             return
-        with_data = self.types.translate(_TYPE_TO_HAS_DATA)
-        frames = zip(compress(self.gfns, with_data), compress(self.types, with_data))
-        for index, (gfn, page_type) in enumerate(frames):
+        for index, (gfn, page_type) in enumerate(zip(*self.with_data())):
             if is_page_table(page_type):
                 yield index, gfn
 

@@ -38,13 +38,14 @@ WITHOUT_DATA = frozenset(
 )
 
 
-_TABLES = frozenset({0x1, 0x2, 0x3, 0x4, 0x9, 0xA, 0xB, 0xC})
-_NO_TABLES = bytes(byte for byte in range(256) if byte not in _TABLES)
+PAGE_TABLES = bytes({0x1, 0x2, 0x3, 0x4, 0x9, 0xA, 0xB, 0xC})
+"""Types of a PV guest's page tables."""
+_NO_TABLES = bytes(byte for byte in range(256) if byte not in PAGE_TABLES)
 
 
 def is_page_table(page_type: int) -> bool:
     """Whether a page of this type is a PV guest's page table, of any level, pinned or not."""
-    return page_type in _TABLES
+    return page_type in PAGE_TABLES
 
 
 def has_page_tables(types: bytes) -> bool:

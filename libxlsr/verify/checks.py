@@ -251,9 +251,10 @@ class Checks(Visitor):
     def wants_emulator_state(self) -> bool:
         return self._expect_magic
 
-    def emulator_state(self, piece: bytes) -> None:
-        if self._expect_magic and not piece.startswith(QEMU_MAGIC):
-            self.report("emulator-empty", f"it begins with {piece[:4].hex(' ')}")
+    def emulator_state(self, piece: bytes | memoryview) -> None:
+        head = bytes(piece[: len(QEMU_MAGIC)])
+        if self._expect_magic and head != QEMU_MAGIC:
+            self.report("emulator-empty", f"it begins with {head.hex(' ')}")
         self._expect_magic = False
 
     def _vcpu(self, body: X86PvVcpu) -> None:

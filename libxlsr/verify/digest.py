@@ -62,15 +62,15 @@ class GuestDigest:
         """A part that comes in pieces, of which ``head`` is the first."""
         self._growing = self._in_pieces[name] = hashlib.sha256(head)
 
-    def continue_state(self, piece: bytes) -> None:
+    def continue_state(self, piece: bytes | memoryview) -> None:
         """The next piece of what start_state() began."""
         self._growing.update(piece)
 
-    def pages(self, first_gfn: int, data: bytes) -> None:
+    def pages(self, first_gfn: int, data: bytes | memoryview) -> None:
         """The contents of consecutive frames."""
         self._put(first_gfn, _page_digests(data))
 
-    def differing(self, first_gfn: int, data: bytes) -> int:
+    def differing(self, first_gfn: int, data: bytes | memoryview) -> int:
         """How many of these frames have other contents than those that pages() was told."""
         digests = _page_digests(data)
         known = self._get(first_gfn, len(digests) // FRAME_DIGEST_SIZE)
@@ -146,7 +146,8 @@ class GuestDigest:
         return found
 
 
-def _page_digests(data: bytes) -> bytes:
+def _page_digests(data: bytes | memoryview) -> bytes:
+    data = bytes(data)  # which compares page by page faster than it takes to copy
     pages = (data[start : start + PAGE_SIZE] for start in range(0, len(data), PAGE_SIZE))
     return b"".join(
         _ZEROS

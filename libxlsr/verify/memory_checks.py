@@ -67,7 +67,7 @@ class MemoryChecks:
             self._report("page-type", "a page table in the memory of an HVM guest")
         self.sent_again += self.frames.add(batch)
 
-    def page_tables(self, first_gfn: int, data: bytes) -> None:
+    def page_tables(self, first_gfn: int, data: bytes | memoryview) -> None:
         """The contents of page tables, of any level."""
         for number in range(len(data) // PAGE_SIZE):
             table = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]

@@ -12,7 +12,7 @@ from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
-from libxlsr.formats.page_types import WITHOUT_DATA, has_page_tables, is_page_table
+from libxlsr.formats.page_types import PAGE_TABLES, has_data, has_page_tables, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
 from libxlsr.walk.opening import OpenedImage, open_image
@@ -28,7 +28,7 @@ FORMATS = ("auto", "xl", "libxl", "libxc", "legacy")
 
 V = TypeVar("V", bound="Verification")
 
-_TYPES_WITHOUT_DATA = bytes(sorted(WITHOUT_DATA))
+_TYPES_WITH_DATA = bytes(page_type for page_type in range(16) if has_data(page_type))
 
 
 class Verified(NamedTuple):
@@ -140,12 +140,12 @@ class Verification(Checks):
         if record.layer == "libxc" and record.type == RecordType.VERIFY:
             self._comparing = True
 
-    def wants_pages(self, types: bytes) -> bool:
+    def wanted_pages(self, types: bytes) -> bytes:
         if self._digest is not None:
-            return bool(types.translate(None, _TYPES_WITHOUT_DATA))
-        return self._full and self._is_pv and has_page_tables(types)
+            return _TYPES_WITH_DATA
+        return PAGE_TABLES if self._full and self._is_pv and has_page_tables(types) else b""
 
-    def pages(self, first_gfn: int, page_type: int, data: bytes) -> None:
+    def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:
         if self._is_pv and is_page_table(page_type):
             assert self.memory is not None
             self.memory.page_tables(first_gfn, data)
@@ -189,7 +189,7 @@ class Verification(Checks):
     def wants_emulator_state(self) -> bool:
         return self._digest is not None or super().wants_emulator_state()
 
-    def emulator_state(self, piece: bytes) -> None:
+    def emulator_state(self, piece: bytes | memoryview) -> None:
         super().emulator_state(piece)
         if self._digest is not None:
             self._digest.continue_state(piece)

@@ -18,8 +18,9 @@ from libxlsr.errors import StreamError, TargetError
 _WINDOW = 8 * 1024 + 64
 """Bytes of one pread: a record's header and the frame list of a sender's PAGE_DATA, 8 KiB."""
 
-_SCRATCH = 256 * 1024
-"""Bytes at a time of what is read and not looked at; fits into a processor's cache."""
+PIECE = 256 * 1024
+"""Bytes at a time of what is not held as a whole: a multiple of a page, and fits into a processor's
+cache."""
 
 _FLOW = 1 << 20
 
@@ -59,10 +60,11 @@ class Source:
         """Whether nothing follows."""
         return not self.peek(1)
 
-    def pieces(self, nbytes: int, what: str) -> Iterator[bytes]:
-        """The next ``nbytes``, piece by piece."""
+    def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
+        """The next ``nbytes``, in pieces of PIECE (the last one may be shorter), each of which is
+        there until the next one is asked for."""
         while nbytes:
-            piece = self.read(min(nbytes, _SCRATCH), what)
+            piece = self.read(min(nbytes, PIECE), what)
             nbytes -= len(piece)
             yield piece
 
@@ -85,7 +87,7 @@ class FileSource(Source):
         self.reads_everything = full
         self._window = b""
         self._window_start = 0
-        self._scratch = memoryview(bytearray(_SCRATCH if full else 0))
+        self._scratch = memoryview(bytearray(PIECE if full else 0))
 
     def read(self, nbytes: int, what: str) -> bytes:
         start = self.offset - self._window_start
@@ -102,8 +104,23 @@ class FileSource(Source):
             raise self._truncated(max(self.size - self.offset, 0), what)
         if self.reads_everything:
             held = self._window_start + len(self._window) - self.offset
-            self._read_past(self.offset + min(max(held, 0), nbytes), self.offset + nbytes, what)
+            passed = min(max(held, 0), nbytes)
+            self.offset += passed
+            nbytes -= passed
+            while nbytes:
+                nbytes -= len(self._read_piece(min(nbytes, PIECE), what))
         self.offset += nbytes
+
+    def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
+        if not self.reads_everything:
+            yield from super().pieces(nbytes, what)
+            return
+        while nbytes:
+            count = min(nbytes, PIECE)
+            if count > self.size - self.offset:
+                raise self._truncated(max(self.size - self.offset, 0), what)
+            yield self._read_piece(count, what)
+            nbytes -= count
 
     def peek(self, nbytes: int) -> bytes:
         count = min(nbytes, self.size - self.offset)
@@ -124,16 +141,20 @@ class FileSource(Source):
             raise _read_error(error) from error
         self._window, self._window_start = data, self.offset
 
-    def _read_past(self, position: int, end: int, what: str) -> None:
-        while position < end:
-            view = self._scratch[: min(end - position, _SCRATCH)]
+    def _read_piece(self, nbytes: int, what: str) -> memoryview:
+        """The next ``nbytes``, at most PIECE, in the one buffer for them."""
+        got = 0
+        while got < nbytes:
             try:
-                count = os.preadv(self._fd, [view], self._base + position)
+                view = self._scratch[got:nbytes]
+                count = os.preadv(self._fd, [view], self._base + self.offset + got)
             except OSError as error:
                 raise _read_error(error) from error
-            if not count:
-                raise self._truncated(position - self.offset, what)
-            position += count
+            if not count:  # somebody cut it off while it was read
+                raise self._truncated(got, what)
+            got += count
+        self.offset += nbytes
+        return self._scratch[:nbytes]
 
 
 class FlowSource(Source):

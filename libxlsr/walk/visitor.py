@@ -83,8 +83,8 @@ class Visitor:
         """Whether emulator_state() is to be called."""
         return False
 
-    def emulator_state(self, piece: bytes) -> None:
-        """The next bytes of the device model's state."""
+    def emulator_state(self, piece: bytes | memoryview) -> None:
+        """The next bytes of the device model's state, which are there during the call only."""
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
         """The body of a libxc record but PAGE_DATA, and its bytes without padding."""
@@ -92,12 +92,14 @@ class Visitor:
     def page_data(self, record: Record, batch: PageData) -> None:
         """The frames of a PAGE_DATA record."""
 
-    def wants_pages(self, types: bytes) -> bool:
-        """Whether pages() is to be called for a record with frames of these types."""
-        return False
+    def wanted_pages(self, types: bytes) -> bytes:
+        """The types of those frames whose contents pages() is to be told, in a record with frames
+        of these ``types``; nothing for none."""
+        return b""
 
-    def pages(self, first_gfn: int, page_type: int, data: bytes) -> None:
-        """Contents of consecutive frames of one type; a record's come in its order."""
+    def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:
+        """Contents of consecutive frames of one type; a record's come in its order. They are there
+        during the call only."""
 
     def checkpoint(self, number: int) -> None:
         """A checkpoint is whole, its libxl records included. Counts from 1."""

@@ -17,9 +17,9 @@ memory only up to LARGEST_BODY; pages and the device model's state pass by in pi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, page_data, xl
@@ -28,12 +28,9 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder as LibxcOrder
 from libxlsr.formats.libxc_pv import X86PvInfo
 from libxlsr.formats.libxc_records import decode_body
-from libxlsr.formats.page_types import WITHOUT_DATA
 from libxlsr.stream.order import RecordOrder as LibxlOrder
 from libxlsr.walk.source import Source, Truncated
 from libxlsr.walk.visitor import Problem, Record, Visitor
-
-_PAGES_AT_A_TIME = 64
 
 _END = 1
 _CHECKPOINT_END = 2
@@ -54,8 +51,6 @@ _RULES: dict[int, str] = {
     RecordType.X86_MSR_POLICY: "cpu-policy",
 }
 """The finding for a body that does not decode. The other types' are refused by their order."""
-
-_RUN = re.compile(rb"(.)\1*", re.DOTALL)
 
 
 class _Stop(Exception):
@@ -345,31 +340,35 @@ class Walker:
             return
         self._visitor.page_data(record, batch)
         try:
-            if self._visitor.wants_pages(batch.types):
-                self._pages(batch)
+            wanted = self._visitor.wanted_pages(batch.types)
+            if wanted:
+                self._pages(batch, wanted)
             else:
                 source.skip(end - source.offset, "the pages of PAGE_DATA")
         except StreamError as error:
             self._problem(Truncated.rule, error)
             raise _Stop from None
 
-    def _pages(self, batch: page_data.PageData) -> None:
-        types, gfns = batch.types, batch.gfns
-        for match in _RUN.finditer(types):
-            page_type = match[1][0]
-            if page_type in WITHOUT_DATA:
-                continue
-            position, end = match.span()
-            while position < end:
-                # Frames of one type that follow each other, at most a buffer full.
-                first = gfns[position]
-                most = min(end - position, _PAGES_AT_A_TIME)
-                count = 1
-                while count < most and gfns[position + count] == first + count:
-                    count += 1
-                data = self._source.read(count * libxc.PAGE_SIZE, "the pages of PAGE_DATA")
-                self._visitor.pages(first, page_type, data)
-                position += count
+    def _pages(self, batch: page_data.PageData, wanted: bytes) -> None:
+        """Past the contents of a record's frames, telling those of the ``wanted`` types."""
+        gfns, types = batch.with_data()
+        marks = types.translate(_one_for(wanted))
+        number = 0  # of the frame whose contents come next
+        size = len(types) * libxc.PAGE_SIZE
+        for piece in self._source.pieces(size, "the pages of PAGE_DATA"):
+            first, number = number, number + len(piece) // libxc.PAGE_SIZE
+            begin = marks.find(1, first, number)
+            while begin >= 0:
+                end = begin + 1
+                while (
+                    end < number
+                    and types[end] == types[begin]
+                    and gfns[end] == gfns[begin] + end - begin
+                ):
+                    end += 1
+                data = piece[(begin - first) * libxc.PAGE_SIZE : (end - first) * libxc.PAGE_SIZE]
+                self._visitor.pages(gfns[begin], types[begin], data)
+                begin = marks.find(1, end, number)
 
     # -- both
 
@@ -401,3 +400,9 @@ class Walker:
             libxc.check_padding(padding, offset, record.name)
         except StreamError as error:
             self._problem(rule, error)
+
+
+@lru_cache(maxsize=4)
+def _one_for(types: bytes) -> bytes:
+    """A table for bytes.translate(): 1 for these ``types``, 0 for others."""
+    return bytes(byte in types for byte in range(256))
