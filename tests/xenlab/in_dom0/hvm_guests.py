@@ -2,7 +2,8 @@
 
 ``tiny`` counts in memory (tiny_guest.py); ``seabios`` has a BIOS that finds nothing to boot, and
 most of the devices that QEMU can have; ``devices`` has one, too, and disks and a network card that
-QEMU emulates; ``linux`` ticks as those in guests.py do.
+QEMU emulates; ``linux`` ticks as those in guests.py do. A BIOS that found nothing reboots after a
+minute: then xl must not start the guest anew.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ usb=1
 usbdevice="tablet"
 keymap="de"
 localtime=1
+on_reboot="preserve"
 """
 _LINUX = """\
 kernel="/srv/guest/vmlinuz"
@@ -55,6 +57,7 @@ vnc=0
 disk=["format=raw,vdev=hda,access=rw,target={_DISKS["raw"]}",
       "format=qcow2,vdev=xvdb,access=rw,target={_DISKS["qcow2"]}"]
 vif=["mac=00:16:3e:00:01:01,bridge=xenbr0"]
+on_reboot="preserve"
 """
 CONFIGS = {"tiny": _TINY, "devices": _DEVICES, "seabios": _SEABIOS, "linux": _LINUX}
 LEAST_COUNT = 3
