@@ -206,7 +206,8 @@ EMPTY_RECORDS = frozenset(
 
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    return _KNOWN.get(record_type, f"record type {record_type:#010x}")
+    name = _KNOWN.get(record_type)
+    return f"record type {record_type:#010x}" if name is None else name
 
 
 def check_body_length(length: int, offset: int, record: str) -> None:

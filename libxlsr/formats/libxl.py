@@ -94,7 +94,8 @@ _EMPTY = frozenset({RecordType.END, RecordType.LIBXC_CONTEXT, RecordType.CHECKPO
 
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    return _KNOWN.get(record_type, f"record type {record_type:#010x}")
+    name = _KNOWN.get(record_type)
+    return f"record type {record_type:#010x}" if name is None else name
 
 
 class Header(NamedTuple):

@@ -294,13 +294,13 @@ def _is_consecutive(gfns: Sequence[int]) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _plain_run(index: int) -> bytes:
+def _plain_run(index: int) -> bytearray:
     """The entries of _TEMPLATE_FRAMES ordinary frames, from ``index`` times as many on."""
     entries = bytearray(_first_plain_run())
     for column, byte in enumerate(index.to_bytes(3, "little"), 2):
         if byte:
             entries[column::8] = bytes([byte]) * _TEMPLATE_FRAMES
-    return bytes(entries)
+    return entries
 
 
 @lru_cache(maxsize=1)
