@@ -26,17 +26,25 @@ def image_source(image: str) -> Source:
 
 def seconds(text: str) -> float:
     """A time that one can wait."""
-    value = float(text)
+    wrong = argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        raise wrong from None
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+        raise wrong
     return value
 
 
 def number(text: str) -> int:
     """An unsigned number of at most 64 bits, decimal or hexadecimal."""
-    value = int(text, 0)
+    wrong = argparse.ArgumentTypeError(f"{text} is no number of 64 bits")
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise wrong from None
     if not 0 <= value <= _LAST_ADDRESS:
-        raise argparse.ArgumentTypeError(f"{text} is no number of 64 bits")
+        raise wrong
     return value
 
 

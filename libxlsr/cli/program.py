@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 
 def program() -> int:
     """Run the command line that the program was called with; returns the exit code."""
+    _open_standard_streams()
     # What is imported stays to the end. Looking through it for garbage, meanwhile, then again and
     # again, and as the interpreter ends, took a sixth of a short command's time.
     gc.disable()
@@ -17,3 +19,16 @@ def program() -> int:
     gc.freeze()
     gc.enable()
     return run(options)
+
+
+def _open_standard_streams() -> None:
+    """Let those that the caller closed be /dev/null: else a file that is opened later would get the
+    number of one, and with it what is written there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

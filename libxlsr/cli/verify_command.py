@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from libxlsr.cli.arguments import image_source
+from libxlsr.cli.arguments import image_source, number
 from libxlsr.cli.report import Report, error_members
 from libxlsr.errors import Aborted, LibxlsrError, UsageError
 from libxlsr.operations.verify import Outcome, verify_many
@@ -80,10 +80,10 @@ def verify(options: argparse.Namespace, report: Report) -> int:
 
 
 def _jobs(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= JOBS_MAX:
+    jobs = number(text)
+    if not 1 <= jobs <= JOBS_MAX:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {JOBS_MAX}")
-    return value
+    return jobs
 
 
 def _say(image: str, outcome: Outcome, options: argparse.Namespace, report: Report) -> int:
@@ -144,8 +144,8 @@ def _say_lines(image: str, verified: Verified, report: Report, *, explain: bool)
         report.line(f"{image}: {severity}: {where_and_what(finding)} [{finding.id}]")
         if explain:
             report.line(f"    {finding.meaning}")
-    for finding_id, number in verified.dropped.items():
-        report.line(f"{image}: and {number} more [{finding_id}]")
+    for finding_id, more in verified.dropped.items():
+        report.line(f"{image}: and {more} more [{finding_id}]")
     report.line(f"{image}: {_verdict(verified)}; {_how(verified)}")
     what = _what(verified)
     if what:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Union
@@ -15,7 +17,7 @@ Source = Union[str, "os.PathLike[str]", int]
 
 @contextmanager
 def opened(source: Source) -> Iterator[int]:
-    """The fd to read ``source`` from. Raises TargetError when it can't be opened."""
+    """The fd to read ``source`` from. Raises TargetError where none can."""
     if isinstance(source, int):
         yield source
         return
@@ -25,6 +27,8 @@ def opened(source: Source) -> Iterator[int]:
     except OSError as error:
         raise TargetError.from_oserror(error, f"can't open {path}", call="open") from error
     try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise TargetError(f"can't read {path}", errno=errno.EISDIR)
         yield fd
     finally:
         os.close(fd)

@@ -211,7 +211,11 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
         message = "this is no Xen image, expected an xl, libxl or libxc header, or compressed data"
         return Finding("unrecognised", message, offset=0)
     if expected not in ("auto", kind):
-        return Finding("wrong-format", f"this is a {kind} image, expected {expected}", offset=0)
+        return Finding(
+            "wrong-format",
+            f"this is {'an' if kind == 'xl' else 'a'} {kind} image, expected {expected}",
+            offset=0,
+        )
     if kind == "legacy":
         message = "this is an image of Xen 4.5 or older, expected a migration-v2 stream"
         return Finding("legacy-image", message, offset=0)

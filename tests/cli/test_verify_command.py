@@ -118,3 +118,32 @@ def test_a_pipe(good: str) -> None:
     with open(good, "rb") as file:
         redirected = subprocess.run(command, stdin=file, stdout=subprocess.PIPE, check=False)
     assert redirected.stdout.startswith(b"-: good; structure checked")
+
+
+@pytest.mark.parametrize(
+    ("closed", "expected"), [(">&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 3)]
+)
+def test_streams_that_are_closed_or_full(closed: str, expected: int, good: str) -> None:
+    shell = f'exec "$@" {closed}'
+    for command in (["verify"], ["inspect", "--json"]):
+        program = [sys.executable, "-m", "libxlsr", *command, good]
+        done = subprocess.run(
+            ["sh", "-c", shell, "sh", *program], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == expected
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == (1 if expected else 0)
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_directory(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, str(tmp_path)]) == 3
+    assert capsys.readouterr() == ("", f"libxlsr: error: can't read {tmp_path}: Is a directory\n")
+
+
+@pytest.mark.parametrize("jobs", ["0", "257", "some"])
+def test_a_wrong_number_of_jobs(jobs: str, good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", "-j", jobs, good])
+    assert caught.value.code == 2
+    assert f"argument -j/--jobs: {jobs} is no" in capsys.readouterr().err

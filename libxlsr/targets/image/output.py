@@ -86,5 +86,5 @@ def _check_absent(path: Path) -> None:
     raise TargetError(
         f"the output {path} exists already",
         errno=errno.EEXIST,
-        remedy="choose another directory with --output, or remove it",
+        remedy="choose another name for it, or remove what is there",
     )
