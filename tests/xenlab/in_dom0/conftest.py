@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .state import HostState
 
 # xl_saverestore.c: magic, byte order, mandatory and optional flags, length of the optional data.
 HEAD = struct.Struct("<32s4I")
+# Debian 13 keeps /tmp in memory, of which dom0 has little; damaged copies of images are large.
+tempfile.tempdir = "/var/tmp"
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
 
