@@ -48,10 +48,11 @@ CallCallback = Callable[[str, dict[str, Any], Callable[[dict[str, Any]], None]],
 
 # The child gets the parent's import path rather than its environment: PYTHONPATH may be unset or
 # hostile, and the current directory is not for a root process to import from. So it needs no module
-# site either, which is half of an interpreter's start.
+# site either, which is half of an interpreter's start. At its end, for which the parent waits, it
+# does not take the interpreter apart.
 _BOOTSTRAP = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
-    " from libxlsr.helper.child import main; sys.exit(main(int(sys.argv[2]), sys.argv[3]))"
+    "import os, sys, json; sys.path[:] = json.loads(sys.argv[1]);"
+    " from libxlsr.helper.child import main; os._exit(main(int(sys.argv[2]), sys.argv[3]))"
 )
 
 
@@ -180,7 +181,9 @@ class Helper:
             datagram = self._sock.recv(protocol.MESSAGE_MAX + 1)
         except BlockingIOError:
             return
-        except OSError:  # ECONNRESET: the child died with messages unread
+        except ConnectionResetError:  # the child ended with messages unread; its own come next
+            return
+        except OSError:
             datagram = b""
         if not datagram:
             self._close_sock()

@@ -261,6 +261,20 @@ def test_a_worker_that_does_not_exist(ctx: Context) -> None:
     assert "no_such_worker" in str(error)
 
 
+def test_one_that_ends_with_its_work_unread_is_heard_out(ctx: Context) -> None:
+    told = Told()
+    helper = Helper(
+        ctx,
+        "libxlsr.no_such_worker",
+        on_done=lambda result, error: told.done.append((result, error)),
+    )
+    helper.start({})
+    assert helper.pid is not None
+    os.waitid(os.P_PID, helper.pid, os.WEXITED | os.WNOWAIT)
+    run_until(ctx, lambda: bool(told.done))
+    assert "no_such_worker" in str(told.error)
+
+
 def test_abort(ctx: Context) -> None:
     told = Told()
     helper = started(ctx, told, {"fault": "wait"})
