@@ -12,8 +12,7 @@ from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.convert.packing import CODECS
-from libxlsr.errors import Aborted
-from libxlsr.events import Ao, Context, run
+from libxlsr.events import Ao, Context
 from libxlsr.operations.convert import convert_ao
 from libxlsr.operations.indexed import Written
 from libxlsr.operations.source_fd import opened
@@ -68,8 +67,7 @@ def convert(options: argparse.Namespace, report: Report) -> int:
             to_eof=not isinstance(source, int),
             legacy=options.legacy,
         )
-        with signals.caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
-            run(ctx, lambda: ao.done)
+        signals.run_abortable(ctx, ao)
     written = ao.result()
     before = None if isinstance(source, int) else os.path.getsize(source)
     report.event(

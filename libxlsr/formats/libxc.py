@@ -22,13 +22,14 @@ from typing import NamedTuple
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import (
     REC_TYPE_OPTIONAL,
-    RECORD_HEADER,
     RECORD_HEADER_SIZE,
     Buffer,
     RecordFraming,
     check_padding,
     check_record_length,
     check_reserved,
+    decode_framing,
+    name_of,
     unpack_exact,
 )
 
@@ -206,8 +207,7 @@ EMPTY_RECORDS = frozenset(
 
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    name = _KNOWN.get(record_type)
-    return f"record type {record_type:#010x}" if name is None else name
+    return name_of(record_type, _KNOWN)
 
 
 def check_body_length(length: int, offset: int, record: str) -> None:
@@ -232,19 +232,6 @@ class RecordHeader(RecordFraming):
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> RecordHeader:
         """Raises StreamError for an unknown mandatory type and an impossible length."""
-        record_type, length = unpack_exact(RECORD_HEADER, data, offset, "libxc record header")
-        name = record_name(record_type)
-        if record_type not in _KNOWN and not record_type & REC_TYPE_OPTIONAL:
-            raise StreamError(
-                "unknown mandatory record in the libxc image",
-                offset=offset,
-                record=name,
-                expected=f"a type of at most {max(_KNOWN):#x}, or one with bit 31 set",
-                remedy="the image is damaged, or from a newer Xen than this program knows",
-            )
-        if record_type in EMPTY_RECORDS and length:
-            raise StreamError(
-                f"body length is {length:#x}", offset=offset + 4, record=name, expected="0"
-            )
+        record_type, length, name = decode_framing(data, offset, "libxc", _KNOWN, EMPTY_RECORDS)
         check_record_length(length, REC_LENGTH_MAX, offset + 4, name)
         return cls(record_type, length)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import (
     REC_TYPE_OPTIONAL,
-    RECORD_HEADER,
     RECORD_HEADER_SIZE,
     Buffer,
     RecordFraming,
@@ -28,6 +27,8 @@ from libxlsr.formats.framing import (
     check_padding,
     check_record_length,
     check_reserved,
+    decode_framing,
+    name_of,
     unpack_exact,
 )
 from libxlsr.formats.text import printable
@@ -94,8 +95,7 @@ _EMPTY = frozenset({RecordType.END, RecordType.LIBXC_CONTEXT, RecordType.CHECKPO
 
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    name = _KNOWN.get(record_type)
-    return f"record type {record_type:#010x}" if name is None else name
+    return name_of(record_type, _KNOWN)
 
 
 class Header(NamedTuple):
@@ -154,20 +154,7 @@ class RecordHeader(RecordFraming):
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> RecordHeader:
         """Raises StreamError for an unknown mandatory type and an impossible length."""
-        record_type, length = unpack_exact(RECORD_HEADER, data, offset, "libxl record header")
-        name = record_name(record_type)
-        if record_type not in _KNOWN and not record_type & REC_TYPE_OPTIONAL:
-            raise StreamError(
-                "unknown mandatory record in the libxl stream",
-                offset=offset,
-                record=name,
-                expected=f"a type of at most {max(_KNOWN)}, or one with bit 31 set",
-                remedy="the stream is damaged, or from a newer Xen than this program knows",
-            )
-        if record_type in _EMPTY and length:
-            raise StreamError(
-                f"body length is {length:#x}", offset=offset + 4, record=name, expected="0"
-            )
+        record_type, length, name = decode_framing(data, offset, "libxl", _KNOWN, _EMPTY)
         is_xenstore_data = record_type == RecordType.EMULATOR_XENSTORE_DATA
         maximum = XENSTORE_DATA_MAX if is_xenstore_data else RECORD_LENGTH_MAX
         check_record_length(length, maximum, offset + 4, name)

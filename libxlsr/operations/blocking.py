@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libxlsr.errors import UsageError
-from libxlsr.events import Context, run
+from libxlsr.events import Context
 from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.waiting import wait
 from libxlsr.targets.base import Target
 from libxlsr.targets.choose import choose
 from libxlsr.targets.timeouts import Timeouts
@@ -56,12 +57,7 @@ def restore(
             legacy=legacy,
             to_eof=not isinstance(source, int),
         )
-        try:
-            run(ctx, lambda: ao.done)
-        finally:
-            ao.abort()
-            run(ctx, lambda: ao.done)
-        return ao.result()
+        return wait(ctx, ao)
 
 
 def make_target(ctx: Context, name: str, output: Path | None, xen: XenOptions | None) -> Target:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from libxlsr.convert.packing import CODECS
 from libxlsr.errors import UsageError
-from libxlsr.events import Ao, Context, run
+from libxlsr.events import Ao, Context
 from libxlsr.operations.indexed import Written, indexed_ao
 from libxlsr.operations.progress import Progress
 from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.waiting import wait
 
 
 def convert_ao(
@@ -84,9 +85,4 @@ def convert(
             on_progress=on_progress,
             to_eof=not isinstance(source, int),
         )
-        try:
-            run(ctx, lambda: ao.done)
-        finally:
-            ao.abort()
-            run(ctx, lambda: ao.done)
-        return ao.result()
+        return wait(ctx, ao)

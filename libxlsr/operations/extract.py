@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from libxlsr.events import Ao, Context, run
+from libxlsr.events import Ao, Context
 from libxlsr.extract.request import Request
 from libxlsr.operations.indexed import Written, indexed_ao
 from libxlsr.operations.progress import Progress
 from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.waiting import wait
 
 
 def extract_ao(
@@ -66,14 +67,14 @@ def extract(
     ctx = Context()
     directory = None if isinstance(source, int) else Path(source)
     if directory is not None and directory.is_dir():
-        return _wait(
+        return wait(
             ctx,
             extract_ao(
                 ctx, directory, Path(output), request, deadline=deadline, on_progress=on_progress
             ),
         )
     with opened(source) as fd:
-        return _wait(
+        return wait(
             ctx,
             extract_ao(
                 ctx,
@@ -85,12 +86,3 @@ def extract(
                 to_eof=not isinstance(source, int),
             ),
         )
-
-
-def _wait(ctx: Context, ao: Ao[Written]) -> Written:
-    try:
-        run(ctx, lambda: ao.done)
-    finally:
-        ao.abort()
-        run(ctx, lambda: ao.done)
-    return ao.result()
