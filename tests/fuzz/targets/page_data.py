@@ -14,7 +14,9 @@ from ..invariants import decoded
 def check(data: bytes) -> None:
     if len(data) < 4 + HEADER_SIZE:
         return
-    prefix = data[4:]
+    length, prefix = int.from_bytes(data[:4], "little"), data[4:]
+    # A record is as long as its header says: what comes from the fd is cut there.
+    prefix = prefix[:length] if length >= HEADER_SIZE else prefix
     words = [
         int.from_bytes(prefix[start : start + 8], "little")
         for start in range(HEADER_SIZE, len(prefix) - 7, 8)
@@ -22,9 +24,7 @@ def check(data: bytes) -> None:
     frames = [(word & (1 << 52) - 1, word >> 60) for word in words]
     with_data = [gfn for gfn, page_type in frames if page_type not in WITHOUT_DATA]
     right = HEADER_SIZE + 8 * len(words) + 4096 * len(with_data)
-    length = int.from_bytes(data[:4], "little") or right
-    # A record is as long as its header says: what comes from the fd is cut there.
-    prefix = prefix[:length] if length >= HEADER_SIZE else prefix
+    length = length or right
 
     batch = decoded(lambda taken, offset: decode_pfns(taken, offset, length), prefix)
     valid = (
