@@ -10,14 +10,24 @@ import sys
 def program() -> int:
     """Run the command line that the program was called with; returns the exit code."""
     _open_standard_streams()
+    try:
+        return _run()
+    except KeyboardInterrupt:  # before there is a command, which would have said so itself
+        print("libxlsr: error: aborted by SIGINT", file=sys.stderr)
+        return 4
+
+
+def _run() -> int:
     # What is imported stays to the end. Looking through it for garbage, meanwhile, then again and
     # again, and as the interpreter ends, took a sixth of a short command's time.
     gc.disable()
-    from libxlsr.cli.main import parse, run
+    try:
+        from libxlsr.cli.main import parse, run
 
-    options = parse(sys.argv[1:])
-    gc.freeze()
-    gc.enable()
+        options = parse(sys.argv[1:])
+        gc.freeze()
+    finally:
+        gc.enable()
     return run(options)
 
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from libxlsr.errors import TargetError
+from libxlsr.errors import StreamError, TargetError
+from libxlsr.formats import xl
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.walk.source import (
     FileSource,
@@ -23,7 +24,8 @@ class OpenedImage(NamedTuple):
 
     source: Source
     kind: str | None
-    """As `libxlsr.formats.recognise` says; None for what is no image."""
+    """As `libxlsr.formats.recognise` says, but "legacy" for an old image behind xl's header too;
+    None for what is no image."""
     compression: str | None
 
 
@@ -38,12 +40,23 @@ def open_image(fd: int, *, full: bool = False) -> OpenedImage:
     kind = recognise(head)
     if kind in COMPRESSED:
         prefix = b"" if seekable else head
-        source = FlowSource(decompressed_chunks(str(kind), fd, prefix))
+        source: Source = FlowSource(decompressed_chunks(str(kind), fd, prefix))
         inner = recognise(source.peek(SIZE))
-        return OpenedImage(source, None if inner in COMPRESSED else inner, kind)
-    if seekable:
-        return OpenedImage(FileSource(fd, full=full), kind, None)
-    return OpenedImage(FlowSource(_after(head, fd_chunks(fd))), kind, None)
+        return OpenedImage(source, None if inner in COMPRESSED else _age(inner, source), kind)
+    source = FileSource(fd, full=full) if seekable else FlowSource(_after(head, fd_chunks(fd)))
+    return OpenedImage(source, _age(kind, source), None)
+
+
+def _age(kind: str | None, source: Source) -> str | None:
+    """``kind``, or "legacy" where xl's header says that Xen 4.5 or older wrote what follows it."""
+    if kind != "xl":
+        return kind
+    head = source.peek(xl.FIXED_HEADER_SIZE)
+    try:
+        header = xl.Header.decode(head, legacy=True)
+    except StreamError:  # the walk tells of it
+        return kind
+    return "legacy" if header.is_legacy else kind
 
 
 def _head(fd: int, seekable: bool) -> bytes:

@@ -1,0 +1,73 @@
+"""``libxlsr convert`` as a person or a program runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from libxlsr.cli.main import main
+from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.legacy import LegacyImage
+
+
+@pytest.fixture(autouse=True)
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("image").write_bytes(StreamBuilder("pv", pages=40, dirtied=[[1, 2]]).build())
+
+
+def digest(path: str, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["verify", "--digest", "--json", path]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["digest"]
+    assert isinstance(told, str)
+    return told
+
+
+def test_a_smaller_image_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--compact", "--compress", "xz", "image", "out"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Wrote out.\n")
+    assert f"was {Path('image').stat().st_size}" in said
+    assert "40 frames" in said
+    assert digest("out", capsys) == digest("image", capsys)
+
+
+def test_an_image_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "-z", "gzip", "--json", "image", "out"]) == 0
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (event["event"], event["compression"], event["compact"]) == ("converted", "gzip", False)
+    assert event["size"] == Path("out").stat().st_size < event["size_before"]
+
+
+@pytest.mark.parametrize("guest", ["pv", "hvm"])
+def test_an_image_of_xen_4_5_can_be_verified_then(
+    guest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("old").write_bytes(LegacyImage(guest).build())
+    assert main(["verify", "--format", "legacy", "old"]) == 1
+    assert "[legacy-image]" in capsys.readouterr().out
+    assert main(["convert", "old", "new"]) == 0
+    assert main(["verify", "--full", "new"]) == 0
+    assert "[legacy-converted]" in capsys.readouterr().out
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("cut").write_bytes(Path("image").read_bytes()[:9999])
+    Path("text").write_text("no image\n" * 9)
+    before = sorted(os.listdir())
+    assert main(["convert", "cut", "out"]) == 1
+    assert main(["convert", "text", "out"]) == 1
+    assert main(["convert", "/dev/null", "out"]) == 1
+    assert main(["convert", "missing", "out"]) == 3
+    assert main(["convert", ".", "out"]) == 3
+    assert main(["convert", "image", "image"]) == 3
+    assert main(["convert", "image", "no/out"]) == 3
+    with pytest.raises(SystemExit) as raised:
+        main(["convert", "--compress", "zip", "image", "out"])
+    assert raised.value.code == 2
+    assert sorted(os.listdir()) == before
+    assert "Traceback" not in capsys.readouterr().err
