@@ -81,8 +81,6 @@ def _file_problems(
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
         yield f"{words} is neither a file nor a block device"
         return
-    if disk.script is None and disk.backend == "phy" and not stat.S_ISBLK(status.st_mode):
-        yield f"{words} is no block device, as its backend wants one"
     if not os.access(path, os.R_OK):
         yield f"{words} can't be read"
     if disk.readwrite and not os.access(path, os.W_OK):

@@ -113,14 +113,16 @@ class Disk:
             return self.backend == "qdisk"
         if self.script is not None or self.virtio:
             return False
-        return self.format != "raw" or not _is_block_device(self.path)
+        return self.format != "raw" or not _is_file_or_device(self.path)
 
 
-def _is_block_device(path: str | None) -> bool:
+def _is_file_or_device(path: str | None) -> bool:
+    """What the block script takes: a file gets a loop device (libxl__try_phy_backend, Linux)."""
     try:
-        return path is not None and stat.S_ISBLK(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode if path is not None else 0
     except OSError:
         return False
+    return stat.S_ISBLK(mode) or stat.S_ISREG(mode)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def needed(config: DomainConfig) -> bool:
     """Whether the domain has one (libxl__need_xenpv_qemu).
 
     Asked before the disks are there: a disk whose backend libxl chooses has QEMU as its backend
-    where it is no block device.
+    where its format is not raw.
     """
     devices = config.device_config
     if devices.hvm is not None or config.devices.get("vfbs"):

@@ -92,7 +92,7 @@ def test_network_cards_get_the_lowest_free_number(hvm_tree: dict[str, Any]) -> N
         ({"backend": "qdisk", "format": "raw"}, True),
         ({"backend": "phy", "format": "raw"}, False),
         ({"format": "qcow2"}, True),
-        ({"format": "raw"}, True),
+        ({"format": "raw"}, False),
         ({"format": "raw", "pdev_path": "/dev/null"}, True),
         ({"format": "raw", "script": "block-iscsi"}, False),
         ({"format": "raw", "specification": "virtio"}, False),
