@@ -30,7 +30,7 @@ TEMPORARY = "/var/tmp/pytest"
 
 def run_in_dom0(host: Host, module: str, *options: str) -> None:
     result = host.run(
-        f"cd {TREE_IN_DOM0} && python -m pytest -p no:cacheprovider -v --tb=short"
+        f"cd {TREE_IN_DOM0} && python -m pytest -p no:cacheprovider -vv --tb=short"
         f" --basetemp={TEMPORARY} -o tmp_path_retention_policy=failed"
         f" {shlex.join(options)} tests/xenlab/in_dom0/{module}.py",
         check=False,
