@@ -22,6 +22,14 @@ PATIENCE = 120.0
 
 
 @pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """A pipe with the first bytes of an image in it, in an empty directory."""
     monkeypatch.chdir(tmp_path)
@@ -52,6 +60,7 @@ def unread(pipe: int) -> int:
     ],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("not_ignored")
 def test_ctrl_c(command: list[str], begun: tuple[int, int]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "libxlsr", *command],
@@ -59,11 +68,15 @@ def test_ctrl_c(command: list[str], begun: tuple[int, int]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + PATIENCE
-    while unread(begun[0]) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while unread(begun[0]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
     assert (out, err) == (b"", b"libxlsr: error: aborted by SIGINT\n")
     assert process.returncode == 4
     assert os.listdir() == []
