@@ -79,6 +79,7 @@ class Adapter:
         if self.ctx.on_change is not None or self.ctx.on_fd_change is not None:
             raise ValueError("another loop drives this context")
         self._loop = asyncio.get_running_loop()
+        self._spare = SpareHelper(self.ctx) if spare_helper else None
         self._registered: dict[int, int] = {}
         self._always_ready: dict[int, int] = {}
         self._wanted: dict[int, int] = dict(self.ctx.prepare().fds)
@@ -86,7 +87,6 @@ class Adapter:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_when = 0.0
         self._running: set[Restoration] = set()
-        self._spare = SpareHelper(self.ctx) if spare_helper else None
         self.ctx.on_change = self._schedule
         self.ctx.on_fd_change = self._fd_changed
         self._schedule()

@@ -315,6 +315,17 @@ def test_an_adapter_that_is_left_aborts_what_runs(run_async: Run, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_end_of_a_spare_helper_is_noticed(run_async: Run) -> None:
+    async def end_it() -> None:
+        async with aio.Adapter(spare_helper=True):
+            (pid,) = children()
+            os.kill(pid, signal.SIGKILL)
+            while children():
+                await asyncio.sleep(0.01)
+
+    run_async(end_it())
+
+
 def test_the_daemon_keeps_its_signals_threads_and_children(
     run_async: Run, image: Path, tmp_path: Path
 ) -> None:
