@@ -176,15 +176,26 @@ class Helper:
                 self._child.terminate(TERMINATE_GRACE)
 
     def _sock_readable(self, _ready: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                self._take_datagram(self._receive())
+            except ConnectionResetError:
+                # The child has ended with messages unread. What it has said itself comes next, to
+                # the end; and at once, since libuv watches no fd any more that had an error.
+                while self._sock is not None:
+                    self._take_datagram(self._receive())
+
+    def _receive(self) -> bytes:
+        """The child's next datagram; after an error of another kind the last, which is empty."""
         assert self._sock is not None
         try:
-            datagram = self._sock.recv(protocol.MESSAGE_MAX + 1)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:  # the child ended with messages unread; its own come next
-            return
+            return self._sock.recv(protocol.MESSAGE_MAX + 1)
+        except (BlockingIOError, ConnectionResetError):
+            raise
         except OSError:
-            datagram = b""
+            return b""
+
+    def _take_datagram(self, datagram: bytes) -> None:
         if not datagram:
             self._close_sock()
             self._check_all_finished()
