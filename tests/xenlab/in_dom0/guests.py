@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from libxlsr.xen.xenctrl import Xenctrl
+
 IMAGES = Path("/var/tmp/libxlsr-images")
 CONSOLES = Path("/var/log/xen/console")
 GUEST = """\
@@ -70,7 +72,16 @@ class Guest:
         return self.ticks()[before:]
 
     def destroy(self) -> None:
+        """Destroy it where it runs, and wait until Xen has let it go."""
+        found = subprocess.run(
+            ["xl", "domid", self.name], capture_output=True, text=True, check=False
+        )
+        if found.returncode:
+            return
         subprocess.run(["xl", "destroy", self.name], capture_output=True, check=False)
+        domid = int(found.stdout)
+        with Xenctrl() as xenctrl:
+            wait_until(lambda: xenctrl.domain_info(domid) is None, f"domain {domid} to go")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = BOOT_SECONDS) -> None:

@@ -23,7 +23,6 @@ from statistics import median
 
 import libxlsr
 from libxlsr.events import run
-from libxlsr.xen.xenctrl import Xenctrl
 
 from .guests import Guest, saved_guest
 
@@ -41,14 +40,6 @@ def command(*arguments: str) -> Callable[[], None]:
         subprocess.run(arguments, check=True, stdin=null, stdout=null, stderr=null)
 
     return run
-
-
-def destroy(guest: Guest) -> None:
-    """Destroy it and wait until Xen has given its memory back."""
-    guest.destroy()
-    with Xenctrl() as xenctrl:
-        while len(list(xenctrl.domains())) > 1:
-            time.sleep(0.05)
 
 
 def measure(guest: Guest, rounds: int) -> None:
@@ -81,7 +72,7 @@ def compare(guest: Guest, ways: dict[str, Callable[[], None]], rounds: int) -> N
             start = time.monotonic()
             way()
             seconds[name].append(time.monotonic() - start)
-            destroy(guest)
+            guest.destroy()
             time.sleep(SETTLE)
     of_xl = median(seconds["xl restore"][1:])
     for name, all_times in seconds.items():
@@ -115,7 +106,7 @@ def main() -> int:
     print("|---|---|---|---|---|---|")
     for kind in ("pv", "pvh"):
         guest = saved_guest(kind)
-        destroy(guest)
+        guest.destroy()
         measure(guest, options.rounds)
     return 0
 

@@ -98,10 +98,10 @@ def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) 
     xl("restore", str(again))
     hvm_guest.wait_until_it_goes_on()
     assert hvm_guest.qmp("query-status")["status"] == "running"
-    xl("destroy", hvm_guest.name)
+    hvm_guest.destroy()
     restore_file(hvm_guest.image)
     hvm_guest.wait_until_it_goes_on()
-    xl("destroy", hvm_guest.name)
+    hvm_guest.destroy()
     assert HostState.now() == before
 
 

@@ -97,7 +97,7 @@ def test_it_shuts_down(restored: Guest) -> None:
 def test_it_is_destroyed_without_a_trace(guest: Guest) -> None:
     restore_file(guest.image)
     guest.wait_for_ticks(1)
-    xl("destroy", guest.name)
+    guest.destroy()
 
 
 @pytest.mark.slow
