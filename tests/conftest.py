@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,16 @@ def nothing_leaks(private_tmpdir: str) -> Iterator[None]:
     leaked = before.leaked()
     if leaked:
         pytest.fail("left behind: " + "; ".join(leaked), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A command sets up the program's logger for its process, which here has other tests to run."""
+    logger = logging.getLogger("libxlsr")
+    before = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture
