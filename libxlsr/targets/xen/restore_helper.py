@@ -32,26 +32,21 @@ RingsDone = Callable[[Optional[Rings], Optional[LibxlsrError]], None]
 
 
 class RestoreHelper:
-    """One such child: ``spawn``, then ``read`` or ``retire``."""
+    """One such child: ``read``, or ``retire``. Raises TargetError when it can't be started."""
 
     def __init__(self, ctx: Context) -> None:
         self._helper = Helper(ctx, WORKER, on_done=self._ended, on_log=self._log)
         self._ctx = ctx
         self._on_log: LogCallback | None = None
-        self._spawned = False
         self._outcome: tuple[dict[str, Any] | None, LibxlsrError | None] | None = None
         self._done: RingsDone | None = None
         self._retired: Callable[[], None] | None = None
+        self._helper.spawn()
 
     @property
     def pid(self) -> int | None:
         """The child's process id while it runs."""
         return self._helper.pid
-
-    def spawn(self) -> None:
-        """Start the child. Raises TargetError when it can't be started."""
-        self._helper.spawn()
-        self._spawned = True
 
     def read(
         self,
@@ -85,7 +80,7 @@ class RestoreHelper:
 
     def retire(self, retired: Callable[[], None]) -> None:
         """End a child that was given nothing to read. ``retired()`` comes once, from the loop."""
-        if not self._spawned or self._outcome is not None:
+        if self._outcome is not None:
             self._ctx.call_soon(retired)
             return
         self._retired = retired

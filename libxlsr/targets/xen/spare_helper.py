@@ -23,7 +23,7 @@ class SpareHelper:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._closed = False
-        self._spare: RestoreHelper | None = self._spawned()
+        self._spare: RestoreHelper | None = RestoreHelper(ctx)
 
     @property
     def pid(self) -> int | None:
@@ -34,7 +34,7 @@ class SpareHelper:
         """The spare, or a new helper. Raises TargetError when that can't be started."""
         spare, self._spare = self._spare, None
         if spare is None or spare.pid is None:
-            return self._spawned()
+            return RestoreHelper(self._ctx)
         return spare
 
     def refill(self) -> None:
@@ -42,7 +42,7 @@ class SpareHelper:
         if self._closed or self.pid is not None:
             return
         try:
-            self._spare = self._spawned()
+            self._spare = RestoreHelper(self._ctx)
         except TargetError as error:
             logger.warning("no spare helper: %s", error)
 
@@ -64,8 +64,3 @@ class SpareHelper:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _spawned(self) -> RestoreHelper:
-        helper = RestoreHelper(self._ctx)
-        helper.spawn()
-        return helper

@@ -135,7 +135,8 @@ class XenTarget:
         self._watches = Watches(self._ctx, xenstore)
         preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
         assert self._hooks is not None
-        self._helper = self._ready_helper()
+        spare = self._options.spare_helper
+        self._helper = RestoreHelper(self._ctx) if spare is None else spare.take()
         devices = plan(config)
         if devices:
             self._attaching = Attaching(
@@ -146,13 +147,6 @@ class XenTarget:
                 on_log=self._hooks.log,
             )
             self._attaching.spawn()
-
-    def _ready_helper(self) -> RestoreHelper:
-        if self._options.spare_helper is not None:
-            return self._options.spare_helper.take()
-        helper = RestoreHelper(self._ctx)
-        helper.spawn()
-        return helper
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
