@@ -179,13 +179,8 @@ class PageData:
         if _is_consecutive(gfns):
             yield gfns[0], len(gfns)
             return
-        begin = 0
-        for end, step in enumerate(map(sub, islice(gfns, 1, None), gfns), 1):
-            if step != 1:
-                yield gfns[begin], end - begin
-                begin = end
-        if gfns:
-            yield gfns[begin], len(gfns) - begin
+        for begin, end in runs(gfns):
+            yield gfns[begin], end - begin
 
     def page_tables(self) -> Iterator[tuple[int, int]]:
         """``(index, gfn)`` of each page table: of its contents among the record's pages, from 0
@@ -265,6 +260,17 @@ def _wrong_entries(words: Iterable[int]) -> Iterator[tuple[int, str, str]]:
             yield index, f"reserved bits are set in {word:#018x}", "zero in bits 52 to 59"
         elif gfn >= GFN_LIMIT:
             yield index, f"guest frame number is {gfn:#x}", f"less than {GFN_LIMIT:#x}"
+
+
+def runs(gfns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """``(begin, end)``, the places of each longest run of frames that follow each other."""
+    begin = 0
+    for end, step in enumerate(map(sub, islice(gfns, 1, None), gfns), 1):
+        if step != 1:
+            yield begin, end
+            begin = end
+    if gfns:
+        yield begin, len(gfns)
 
 
 def _is_consecutive(gfns: Sequence[int]) -> bool:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from operator import sub
 
-from libxlsr.formats.page_data import PageData
+from libxlsr.formats.page_data import PageData, runs
 from libxlsr.formats.page_types import WITHOUT_DATA
 
 CHUNK_SHIFT = 16
@@ -49,10 +47,10 @@ class FrameMap:
         values = batch.types.translate(_VALUES)
         if batch.is_consecutive:
             return self._add_run(batch.gfns[0], values)
-        runs = list(_runs(batch.gfns))
-        if len(runs) * _SCATTERED > batch.count:
+        places = list(runs(batch.gfns))
+        if len(places) * _SCATTERED > batch.count:
             return self._add_scattered(batch.gfns, values)
-        return sum(self._add_run(batch.gfns[begin], values[begin:end]) for begin, end in runs)
+        return sum(self._add_run(batch.gfns[begin], values[begin:end]) for begin, end in places)
 
     def get(self, gfn: int) -> int:
         """The byte of a frame: NAMED, HAS_DATA and its type; 0 if it was never named."""
@@ -155,13 +153,3 @@ class FrameMap:
         highest = max((gfn for gfn in gfns if gfn >> CHUNK_SHIFT in self._chunks), default=-1)
         self.end = max(self.end, highest + 1)
         return again
-
-
-def _runs(gfns: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """``(begin, end)``, the places of each longest run of frames that follow each other."""
-    begin = 0
-    for end, step in enumerate(map(sub, islice(gfns, 1, None), gfns), 1):
-        if step != 1:
-            yield begin, end
-            begin = end
-    yield begin, len(gfns)
