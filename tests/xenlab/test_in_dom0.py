@@ -24,14 +24,11 @@ SLOW = [
     ("test_restore", ""),
     ("test_undone", ""),
 ]
-# Not /tmp, which is memory in newer releases: there are images of 100 MB each.
-TEMPORARY = "/var/tmp/pytest"
 
 
 def run_in_dom0(host: Host, module: str, *options: str) -> None:
     result = host.run(
         f"cd {TREE_IN_DOM0} && python -m pytest -p no:cacheprovider -vv --tb=short"
-        f" --basetemp={TEMPORARY} -o tmp_path_retention_policy=failed"
         f" {shlex.join(options)} tests/xenlab/in_dom0/{module}.py",
         check=False,
         timeout=RUN_SECONDS,
