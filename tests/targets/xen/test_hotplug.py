@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from libxlsr.targets.xen import hotplug
 
 DOMID = 32750  # beyond any that Xen gives out (DOMID_FIRST_RESERVED): nobody's script is at work
+PATIENCE = 10.0
+"""Seconds after which a wait is given up."""
 
 
 def sleeper(path: str, *, with_child: bool = False) -> subprocess.Popen[bytes]:
@@ -28,6 +31,11 @@ def sleeper(path: str, *, with_child: bool = False) -> subprocess.Popen[bytes]:
 def test_a_script_and_what_it_started_are_killed() -> None:
     with sleeper(f"backend/vbd/{DOMID}/51712", with_child=True) as script:
         found = set(hotplug.script_processes(DOMID))
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < 2:  # a process has no environment for a moment, while it becomes another
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            found = set(hotplug.script_processes(DOMID))
         assert script.pid in found
         assert len(found) == 2
         assert hotplug.kill_scripts(DOMID) >= 2
