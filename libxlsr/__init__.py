@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from libxlsr.targets.base import Restored, Target
     from libxlsr.targets.image.target import ImageTarget
     from libxlsr.targets.timeouts import Timeouts
-    from libxlsr.targets.xen.spare_helper import SpareHelper
+    from libxlsr.targets.xen.restore_helper.spare import SpareHelper
     from libxlsr.targets.xen.target import XenOptions, XenTarget
 
 __version__ = "0.1.0"
@@ -77,7 +77,7 @@ _HOMES = {
     "Progress": "libxlsr.operations.progress",
     "RestoreResult": "libxlsr.operations.progress",
     "Restored": "libxlsr.targets.base",
-    "SpareHelper": "libxlsr.targets.xen.spare_helper",
+    "SpareHelper": "libxlsr.targets.xen.restore_helper.spare",
     "StreamError": "libxlsr.errors",
     "Target": "libxlsr.targets.base",
     "TargetError": "libxlsr.errors",

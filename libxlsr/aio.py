@@ -47,7 +47,7 @@ from libxlsr.operations.source_fd import Source, opened
 from libxlsr.stream.machine import Trace
 from libxlsr.targets.choose import choose
 from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.spare_helper import SpareHelper
+from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)

@@ -7,22 +7,21 @@ The order of a restore, and where each part of it is (libxl's function in bracke
     create          xc_domain_create, limits, event channels, paging pool, TSC
                     [libxl__domain_make, libxl__build_pre, libxl__arch_domain_create]
     cpu_policy      whether the host can give the guest its CPU, where the image is a file
-    worker          xc_domain_restore, in the helper's child [libxl-save-helper]
+    restore_helper  xc_domain_restore, in the helper's child [libxl-save-helper]
     xenstore_nodes  meanwhile the domain's nodes, its console's too, in one transaction
                     [libxl__domain_make, libxl__build_post, libxl__device_console_add]
-    userdata        and the configuration for xl [libxl__set_domain_configuration]
+    libxl_files     and the configuration for xl [libxl__set_domain_configuration]
     xenstore_nodes  the rings, and the introduction [libxl__build_post]
-    emulator_state  an HVM guest's device model, as the stream has it [write_emulator_blob]
-    attaching       devices before and after it, in a child [libxl_device_disk_add, _nic_add, …]
+    device_model    an HVM guest's, as the stream has it: its state [write_emulator_blob]
+    devices         those before and after it, in a child
+                    [libxl_device_disk_add, _nic_add, ...]
     device_model    QEMU, where the domain has one [libxl__spawn_local_dm]
     console         the wait until the primary console has its tty
     target          the whole, and the unpause
 
-``config`` and ``device_config`` are what the image's JSON says, typed; ``overrides`` what the
-caller says instead; ``devices`` is the order in which devices come, ``device_checks`` what can be
-known of them. ``restore_helper`` is the worker's parent, ``spare_helper`` one kept in reserve.
+``config`` is what the image's JSON says, typed; ``overrides`` what the caller says instead.
 ``steps`` is how one follows the other where there is something to wait for. ``undo`` holds what
-takes each step back, ``hotplug`` finds what scripts have left.
+takes each step back.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.formats.xl_config import MEMKB_MAX
-from libxlsr.targets.xen.device_config import DeviceConfig, default_video_memkb, read_devices
+from libxlsr.targets.xen.devices.config import DeviceConfig, default_video_memkb, read_devices
 
 LIBXL_DEFAULT_GRANT = 0xFFFFFFFF
 """LIBXL_MAX_GRANT_DEFAULT: Xen chooses."""

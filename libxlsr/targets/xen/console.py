@@ -9,8 +9,8 @@ from __future__ import annotations
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.targets.base import Done
-from libxlsr.targets.xen import device_nodes
 from libxlsr.targets.xen.create import BuildState
+from libxlsr.targets.xen.devices import nodes as device_nodes
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenstore import Transaction, Xenstore
 

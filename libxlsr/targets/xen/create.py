@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 
 from libxlsr.errors import TargetError
-from libxlsr.targets.xen import domid_history, memory
+from libxlsr.targets.xen import memory
 from libxlsr.targets.xen.config import DomainConfig
+from libxlsr.targets.xen.libxl_files import domid_history
 from libxlsr.targets.xen.preflight import hap_of
 from libxlsr.xen.hostinfo import PhysInfo
 from libxlsr.xen.xenctrl import CreateDomain, Xenctrl

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
-from libxlsr.targets.xen import device_checks, device_model, memory
+from libxlsr.targets.xen import memory
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.devices import ATTACHED
+from libxlsr.targets.xen.device_model import model as device_model
+from libxlsr.targets.xen.devices import checks as device_checks
+from libxlsr.targets.xen.devices.plan import ATTACHED
 from libxlsr.xen.hostinfo import PhysInfo
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore

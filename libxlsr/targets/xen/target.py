@@ -1,8 +1,8 @@
 """``XenTarget``: one domain on its way from an image's configuration to running.
 
 See ``libxlsr.targets.base`` for the rules and this package's docstring for the order. What
-blocks runs in a child (``worker``); the other hypercalls and xenstore requests are short and are
-made from the event loop, as libxl makes them.
+blocks runs in a child (``restore_helper``); the other hypercalls and xenstore requests are short
+and are made from the event loop, as libxl makes them.
 """
 
 from __future__ import annotations
@@ -27,24 +27,17 @@ from libxlsr.targets.base import (
     Restored,
     TargetHooks,
 )
-from libxlsr.targets.xen import (
-    console,
-    create,
-    device_model,
-    domid_history,
-    emulator_state,
-    memory,
-    preflight,
-    userdata,
-    xenstore_nodes,
-)
-from libxlsr.targets.xen.attaching import Attaching
+from libxlsr.targets.xen import console, create, memory, preflight, xenstore_nodes
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
-from libxlsr.targets.xen.devices import plan, writable_files
+from libxlsr.targets.xen.device_model import emulator_state
+from libxlsr.targets.xen.device_model import model as device_model
+from libxlsr.targets.xen.devices.attaching import Attaching
+from libxlsr.targets.xen.devices.plan import plan, writable_files
+from libxlsr.targets.xen.libxl_files import domid_history, userdata
 from libxlsr.targets.xen.overrides import apply_overrides
-from libxlsr.targets.xen.restore_helper import RestoreHelper, Rings, rewind
-from libxlsr.targets.xen.spare_helper import SpareHelper
+from libxlsr.targets.xen.restore_helper.parent import RestoreHelper, Rings, rewind
+from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches

@@ -15,10 +15,11 @@ import uuid
 from dataclasses import dataclass
 
 from libxlsr.errors import TargetError
-from libxlsr.targets.xen import console, device_nodes
+from libxlsr.targets.xen import console
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
-from libxlsr.targets.xen.restore_helper import Rings
+from libxlsr.targets.xen.devices import nodes as device_nodes
+from libxlsr.targets.xen.restore_helper.parent import Rings
 from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
-from libxlsr.targets.xen.restore_helper import RestoreHelper
-from libxlsr.targets.xen.spare_helper import SpareHelper
+from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
+from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.testing.leaks import children
 
 

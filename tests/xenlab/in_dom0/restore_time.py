@@ -57,7 +57,10 @@ def measure(guest: Guest, rounds: int) -> None:
                 PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.targets.xen.target"
             ),
             "python + helper's imports": command(
-                PYTHON, "-I", "-c", "import libxlsr.helper.child, libxlsr.targets.xen.worker"
+                PYTHON,
+                "-I",
+                "-c",
+                "import libxlsr.helper.child, libxlsr.targets.xen.restore_helper.worker",
             ),
         }
         compare(guest, ways, rounds)

@@ -13,7 +13,7 @@ from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
 from libxlsr.operations.progress import Progress
 from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.xen.spare_helper import SpareHelper
+from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 

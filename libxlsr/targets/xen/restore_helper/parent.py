@@ -18,7 +18,7 @@ from libxlsr.targets.base import LibxcStream
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
 
-WORKER = "libxlsr.targets.xen.worker"
+WORKER = "libxlsr.targets.xen.restore_helper.worker"
 
 
 class Rings(NamedTuple):

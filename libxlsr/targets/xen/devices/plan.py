@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.device_config import Disk
+from libxlsr.targets.xen.devices.config import Disk
 
 ATTACHED = ("vfbs", "vkbs", "disks", "nics")
 """The lists of libxl's JSON whose devices are brought back."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from libxlsr.targets.xen.locks import lock_file
-from libxlsr.targets.xen.replaced_file import replace_file
+from libxlsr.targets.xen.libxl_files.locks import lock_file
+from libxlsr.targets.xen.libxl_files.replaced_file import replace_file
 
 RUN_DIR = Path("/var/run/xen")
 """XEN_RUN_DIR. Distributions build Xen with localstatedir=/var."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from libxlsr.errors import UsageError
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.device_config import DeviceConfig, Disk, DiskPlace, Hvm, Vnc
+from libxlsr.targets.xen.devices.config import DeviceConfig, Disk, DiskPlace, Hvm, Vnc
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.formats import xl
-from libxlsr.targets.xen.locks import lock_file
-from libxlsr.targets.xen.replaced_file import replace_file
+from libxlsr.targets.xen.libxl_files.locks import lock_file
+from libxlsr.targets.xen.libxl_files.replaced_file import replace_file
 
 LIB_DIR = Path("/var/lib/xen")
 """XEN_LIB_DIR. Distributions build Xen with localstatedir=/var."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.formats.text import printable
-from libxlsr.targets.xen import hotplug
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.device_config import Disk
-from libxlsr.targets.xen.devices import JSON_MAX, disk_words, json_length, plan
+from libxlsr.targets.xen.devices import hotplug
+from libxlsr.targets.xen.devices.config import Disk
+from libxlsr.targets.xen.devices.plan import JSON_MAX, disk_words, json_length, plan
 from libxlsr.xen.xenstore import Xenstore
 
 SYS_NET = Path("/sys/class/net")

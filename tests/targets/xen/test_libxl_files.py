@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.targets.xen import domid_history, userdata
-from libxlsr.targets.xen.locks import lock_file
+from libxlsr.targets.xen.libxl_files import domid_history, userdata
+from libxlsr.targets.xen.libxl_files.locks import lock_file
 
 HANDLE = uuid.UUID("13b086ae-4a23-480c-a9b5-26f262d4c7be")
 STORED = f"userdata-d.7.{HANDLE}.libxl-json"

@@ -10,8 +10,8 @@ import pytest
 from libxlsr.errors import LibxlsrError, StreamError
 from libxlsr.events import Context
 from libxlsr.formats.libxl import EmulatorContext, EmulatorXenstoreData
-from libxlsr.targets.xen.emulator_state import StateFile, check_context, check_keys
-from libxlsr.targets.xen.log_file import last_line, open_log
+from libxlsr.targets.xen.device_model.emulator_state import StateFile, check_context, check_keys
+from libxlsr.targets.xen.device_model.log_file import last_line, open_log
 from libxlsr.testing.stepping import run_until
 
 STATE = b"QEVM\0\0\0\3" + bytes(100)

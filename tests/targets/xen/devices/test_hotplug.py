@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from libxlsr.targets.xen import hotplug
+from libxlsr.targets.xen.devices import hotplug
 
 DOMID = 32750  # beyond any that Xen gives out (DOMID_FIRST_RESERVED): nobody's script is at work
 PATIENCE = 10.0

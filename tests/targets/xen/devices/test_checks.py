@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from libxlsr.formats import xl
-from libxlsr.targets.xen import device_checks, hotplug
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.device_config import Disk
+from libxlsr.targets.xen.devices import checks as device_checks
+from libxlsr.targets.xen.devices import hotplug
+from libxlsr.targets.xen.devices.config import Disk
 
 
 @pytest.fixture

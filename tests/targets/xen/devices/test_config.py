@@ -10,7 +10,7 @@ import pytest
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.device_config import DeviceConfig, DiskPlace, read_devices
+from libxlsr.targets.xen.devices.config import DeviceConfig, DiskPlace, read_devices
 
 
 @pytest.fixture

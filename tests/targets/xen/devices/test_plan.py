@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from libxlsr.formats import xl
-from libxlsr.targets.xen import userdata
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.devices import BATCH_MAX, Device, Plan, batches, plan, writable_files
+from libxlsr.targets.xen.devices.plan import BATCH_MAX, Device, Plan, batches, plan, writable_files
+from libxlsr.targets.xen.libxl_files import userdata
 
 
 def planned(tree: dict[str, Any]) -> Plan:

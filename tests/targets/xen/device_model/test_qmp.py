@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
-from libxlsr.targets.xen import qmp
-from libxlsr.targets.xen.qmp import LineParser, QmpClient, QmpError
+from libxlsr.targets.xen.device_model import qmp
+from libxlsr.targets.xen.device_model.qmp import LineParser, QmpClient, QmpError
 from libxlsr.testing.stepping import run_until
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}}

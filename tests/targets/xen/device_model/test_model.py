@@ -20,13 +20,13 @@ from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.formats import xl
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.device_model import DeviceModel, needed, program_of
-from libxlsr.targets.xen.device_model_args import Sockets
-from libxlsr.targets.xen.emulator_state import StateFile
+from libxlsr.targets.xen.device_model.args import Sockets
+from libxlsr.targets.xen.device_model.emulator_state import StateFile
+from libxlsr.targets.xen.device_model.model import DeviceModel, needed, program_of
 from libxlsr.targets.xen.steps import Chain
 from libxlsr.testing.stepping import run_until
 
-FAKE = Path(__file__).parents[2] / "xenlab" / "in_dom0" / "fake_model.py"
+FAKE = Path(__file__).parents[3] / "xenlab" / "in_dom0" / "fake_model.py"
 T = TypeVar("T")
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
-from libxlsr.targets.xen import attaching
-from libxlsr.targets.xen.attaching import Attaching
-from libxlsr.targets.xen.devices import Device, Plan
+from libxlsr.targets.xen.devices import attaching
+from libxlsr.targets.xen.devices.attaching import Attaching
+from libxlsr.targets.xen.devices.plan import Device, Plan
 from libxlsr.targets.xen.steps import Chain
 from libxlsr.testing.stepping import run_until
 

@@ -17,15 +17,15 @@ from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, TimeEvent
 from libxlsr.helper.parent import Helper, LogCallback
 from libxlsr.targets.base import Done
-from libxlsr.targets.xen import hotplug
-from libxlsr.targets.xen.devices import Device, Plan, batches
+from libxlsr.targets.xen.devices import hotplug
+from libxlsr.targets.xen.devices.plan import Device, Plan, batches
+from libxlsr.targets.xen.devices.timed_child import TimedChild
 from libxlsr.targets.xen.steps import Step, Wait
-from libxlsr.targets.xen.timed_child import TimedChild
 
 log = logging.getLogger(__name__)
 
-ATTACH_WORKER = "libxlsr.targets.xen.devices_worker"
-DESTROY_WORKER = "libxlsr.targets.xen.destroy_worker"
+ATTACH_WORKER = "libxlsr.targets.xen.devices.attach_worker"
+DESTROY_WORKER = "libxlsr.targets.xen.devices.destroy_worker"
 
 BACKEND_TIMEOUT = 10.0
 """LIBXL_INIT_TIMEOUT: how long libxl waits for a backend before it runs the device's script."""

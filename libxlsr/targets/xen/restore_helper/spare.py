@@ -7,7 +7,7 @@ from types import TracebackType
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
-from libxlsr.targets.xen.restore_helper import RestoreHelper
+from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 from libxlsr.errors import UsageError
 from libxlsr.formats import xl
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.device_model_args import Sockets, arguments, environment
+from libxlsr.targets.xen.device_model.args import Sockets, arguments, environment
 
 SOCKETS = Sockets("/run/libxl", "/run/xenstat")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.targets.xen import keeper
+from libxlsr.targets.xen.device_model import keeper
 
 SLEEP = ["/bin/sleep", "1000"]
 PATIENCE = 10.0

@@ -33,11 +33,11 @@ from libxlsr.errors import BackendUnavailable, LibxlsrError, TargetError, TimedO
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
 from libxlsr.formats.text import printable
 from libxlsr.targets.base import Done
-from libxlsr.targets.xen import emulator_state
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.device_model_args import Sockets, arguments, environment
-from libxlsr.targets.xen.log_file import LOG_DIR, last_line, open_log
-from libxlsr.targets.xen.qmp import QmpClient, QmpError, QmpLost
+from libxlsr.targets.xen.device_model import emulator_state
+from libxlsr.targets.xen.device_model.args import Sockets, arguments, environment
+from libxlsr.targets.xen.device_model.log_file import LOG_DIR, last_line, open_log
+from libxlsr.targets.xen.device_model.qmp import QmpClient, QmpError, QmpLost
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.xen.xenstore import Xenstore
 
