@@ -9,7 +9,7 @@ from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
 from libxlsr.targets.xen import memory
 from libxlsr.targets.xen.config import DomainConfig
-from libxlsr.targets.xen.device_model import model as device_model
+from libxlsr.targets.xen.device_model.program import needs_device_model, program_of
 from libxlsr.targets.xen.devices import checks as device_checks
 from libxlsr.targets.xen.devices.plan import ATTACHED
 from libxlsr.xen.hostinfo import PhysInfo
@@ -70,9 +70,9 @@ def guest_type_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:
 
 def device_model_problems(config: DomainConfig) -> Iterator[str]:
     """A device model that can't be started."""
-    if device_model.needed(config):
+    if needs_device_model(config):
         try:
-            device_model.program_of(config)
+            program_of(config)
         except LibxlsrError as error:
             yield str(error)
 

@@ -31,7 +31,8 @@ from libxlsr.targets.xen import console, create, memory, preflight, xenstore_nod
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
 from libxlsr.targets.xen.device_model import emulator_state
-from libxlsr.targets.xen.device_model import model as device_model
+from libxlsr.targets.xen.device_model.model import DeviceModel
+from libxlsr.targets.xen.device_model.program import needs_device_model
 from libxlsr.targets.xen.devices.attaching import Attaching
 from libxlsr.targets.xen.devices.plan import plan, writable_files
 from libxlsr.targets.xen.libxl_files import domid_history, userdata
@@ -91,7 +92,7 @@ class XenTarget:
         self._undo = Undo()
         self._helper: RestoreHelper | None = None
         self._dm_state: emulator_state.StateFile | None = None
-        self._device_model: device_model.DeviceModel | None = None
+        self._device_model: DeviceModel | None = None
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
 
@@ -311,8 +312,8 @@ class XenTarget:
         yield Call(self._ctx, self._introduce)
         if attaching is not None:
             yield from attaching.steps(domid, attaching.plan.before_device_model)
-        if device_model.needed(config):
-            model = self._device_model = device_model.DeviceModel(
+        if needs_device_model(config):
+            model = self._device_model = DeviceModel(
                 self._ctx,
                 xenstore,
                 config,

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from libxlsr.errors import BackendUnavailable, LibxlsrError, TargetError, TimedOut
+from libxlsr.errors import LibxlsrError, TargetError, TimedOut
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
 from libxlsr.formats.text import printable
 from libxlsr.targets.base import Done
@@ -37,23 +37,12 @@ from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.device_model import emulator_state
 from libxlsr.targets.xen.device_model.args import Sockets, arguments, environment
 from libxlsr.targets.xen.device_model.log_file import LOG_DIR, last_line, open_log
+from libxlsr.targets.xen.device_model.program import program_of
 from libxlsr.targets.xen.device_model.qmp import QmpClient, QmpError, QmpLost
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.xen.xenstore import Xenstore
 
 log = logging.getLogger(__name__)
-
-PROGRAMS = (
-    "/usr/libexec/xen-qemu-system-i386",
-    "/usr/lib/xen/bin/qemu-system-i386",
-    "/usr/libexec/xen/bin/qemu-system-i386",
-    "/usr/local/lib/xen/bin/qemu-system-i386",
-    "/usr/bin/qemu-system-i386",
-    "/usr/local/bin/qemu-system-i386",
-    "/usr/bin/qemu-system-x86_64",
-)
-"""Where Xen's QEMU is: Debian, Xen's own build, distributions with one QEMU for all. libxl has the
-path compiled in, and tells it to nobody."""
 
 ANSWER_TIMEOUT = 10.0
 """LIBXL_QMP_CMD_TIMEOUT, seconds."""
@@ -73,39 +62,6 @@ DOING = "start the device model"
 _KEEPER = Path(__file__).with_name("keeper.py")
 _SERIAL = re.compile(r"serial(\d{1,3})\Z")
 _STATES_READY = ("running", "paused", "prelaunch")
-
-
-def needed(config: DomainConfig) -> bool:
-    """Whether the domain has one (libxl__need_xenpv_qemu).
-
-    Asked before the disks are there: a disk whose backend libxl chooses has QEMU as its backend
-    where its format is not raw.
-    """
-    devices = config.device_config
-    if devices.hvm is not None or config.devices.get("vfbs"):
-        return True
-    keyboards = config.json.get("vkbs", ())
-    if any(keyboard.get("backend_type") != "linux" for keyboard in keyboards):
-        return True
-    return any(disk.in_qemu() for disk in devices.disks if disk.backend_domain is None)
-
-
-def program_of(config: DomainConfig) -> str:
-    """The device model's path. Raises BackendUnavailable or TargetError where it can't be run."""
-    chosen = config.device_config.program
-    if chosen is None:
-        for path in PROGRAMS:
-            if os.access(path, os.X_OK):
-                return path
-        raise BackendUnavailable(
-            "Xen's QEMU is not installed", remedy="install it (Debian: qemu-system-xen)"
-        )
-    if not (os.path.isabs(chosen) and os.path.isfile(chosen) and os.access(chosen, os.X_OK)):
-        raise TargetError(
-            f"the device model {printable(chosen, 200)} is no program here",
-            remedy="set b_info.device_model to one that is, by its whole path",
-        )
-    return chosen
 
 
 class DeviceModel:

@@ -22,7 +22,8 @@ from libxlsr.formats import xl
 from libxlsr.targets.xen.config import read_config
 from libxlsr.targets.xen.device_model.args import Sockets
 from libxlsr.targets.xen.device_model.emulator_state import StateFile
-from libxlsr.targets.xen.device_model.model import DeviceModel, needed, program_of
+from libxlsr.targets.xen.device_model.model import DeviceModel
+from libxlsr.targets.xen.device_model.program import needs_device_model, program_of
 from libxlsr.targets.xen.steps import Chain
 from libxlsr.testing.stepping import run_until
 
@@ -237,7 +238,7 @@ def test_it_is_no_program(hvm_tree: dict[str, Any], program: str) -> None:
 
 def test_who_needs_one(tree: dict[str, Any]) -> None:
     def needs() -> bool:
-        return needed(read_config(xl.Config.from_json(tree)))
+        return needs_device_model(read_config(xl.Config.from_json(tree)))
 
     assert not needs()
     tree["vfbs"] = [{}]
