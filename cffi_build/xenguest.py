@@ -8,7 +8,10 @@ uses them.
 from __future__ import annotations
 
 INCLUDES = """
+#include <malloc.h>
 #include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
 #include <xenctrl.h>
 #include <xenguest.h>
 """
@@ -32,6 +35,7 @@ CDEF = """
 #define XGR_CHECKPOINT_SUCCESS ...
 #define XGR_CHECKPOINT_FAILOVER ...
 
+void xlsr_reserve_heap(size_t size);
 int xlsr_domain_restore(xc_interface *, int io_fd, uint32_t domid,
                         unsigned int store_evtchn, unsigned long *store_gfn, uint32_t store_domid,
                         unsigned int console_evtchn, unsigned long *console_gfn,
@@ -70,6 +74,21 @@ static void xlsr_restore_results(uint64_t, uint64_t, void *);
 static void xlsr_restore_results_pfn(xen_pfn_t store_gfn, xen_pfn_t console_gfn, void *handle)
 {
     xlsr_restore_results(store_gfn, console_gfn, handle);
+}
+
+static void xlsr_reserve_heap(size_t size)
+{
+    void *block;
+
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, (int)(4 * size));
+    mallopt(M_TRIM_THRESHOLD, (int)(4 * size));
+#endif
+    block = malloc(size);
+    if (block) {
+        memset(block, 1, size);
+        free(block);
+    }
 }
 
 static int xlsr_domain_restore(xc_interface *xch, int io_fd, uint32_t domid,

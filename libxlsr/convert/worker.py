@@ -20,8 +20,9 @@ from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.helper.child import Channel
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Write the file; raises what went wrong."""
+    args = channel.receive_work()
     output = Path(args["output"])
     image_fd, directory = args["image_fd"], Path(args["directory"])
     result = {"frames": 0, "records": 0}

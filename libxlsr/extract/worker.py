@@ -26,8 +26,9 @@ _WRITERS = {
 }
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Write the file; raises what went wrong."""
+    args = channel.receive_work()
     frames_range, vaddr = args["frames"], args["vaddr"]
     request = Request(
         args["format"],

@@ -1,7 +1,8 @@
 """The child's side: loads the worker, receives its work, runs it, sends what comes of it.
 
-A worker is a module with ``run(channel, args) -> dict``. It blocks as it likes. It raises an error
-of libxlsr, or OSError, for what went wrong; its dict is the result.
+A worker is a module with ``run(channel) -> dict``. It takes its arguments with
+``channel.receive_work()`` once it is ready for them, and blocks as it likes. It raises an error of
+libxlsr, or OSError, for what went wrong; its dict is the result.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Channel:
         return protocol.decode(datagram)
 
     def receive_work(self) -> dict[str, Any]:
-        """The worker's arguments, the file descriptors that came with them in their places.
+        """Wait for the worker's arguments; the fds that come with them are in their places.
 
         Raises EOFError when the parent is gone, and OSError when there is no room for the fds.
         """
@@ -111,7 +112,7 @@ def main(control_fd: int, worker_name: str) -> int:
     channel = Channel(sock)
     try:
         worker = importlib.import_module(worker_name)
-        result = worker.run(channel, channel.receive_work())
+        result = worker.run(channel)
     except EOFError:
         return 1
     except LibxlsrError as error:

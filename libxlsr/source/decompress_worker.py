@@ -14,8 +14,9 @@ from libxlsr.helper.child import Channel
 from libxlsr.source.codecs import Decompression
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Decompress to the end of the input, or until nobody reads the output any more."""
+    args = channel.receive_work()
     plain = Decompression(args["codec"], args["fd_in"], bytes.fromhex(args["prefix"]))
     try:
         for chunk in plain.chunks():

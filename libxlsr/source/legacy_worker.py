@@ -18,8 +18,9 @@ from libxlsr.source.exact_input import ExactInput
 from libxlsr.source.legacy_stream import LegacyStream
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Convert to the end of the image, or until nobody reads the output any more."""
+    args = channel.receive_work()
     head = bytes.fromhex(args["prefix"])
     source = ExactInput(args["fd_in"], head)
     try:

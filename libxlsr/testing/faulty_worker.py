@@ -70,8 +70,9 @@ FAULTS: dict[str, Callable[[], None]] = {
 }
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Do as ``args`` says: log, call, send raw bytes, misbehave, or return the rest of it."""
+    args = channel.receive_work()
     for line in args.get("log", ()):
         channel.log(logging.INFO, line)
     if "stderr" in args:

@@ -41,15 +41,20 @@ class InProcessImageTarget(ImageTarget):
 
     def run_worker(self, args: dict[str, Any]) -> dict[str, Any]:
         """Run the worker as the helper's child does."""
-        return worker.run(cast(Channel, _Loopback(self)), args)
+        return worker.run(cast(Channel, _Loopback(self, args)))
 
 
 class _Loopback:
     """As much of a worker's channel as can be had without another process."""
 
-    def __init__(self, target: InProcessImageTarget) -> None:
+    def __init__(self, target: InProcessImageTarget, args: dict[str, Any]) -> None:
         self._target = target
+        self._args = args
         self._next = 0
+
+    def receive_work(self) -> dict[str, Any]:
+        """The worker's arguments."""
+        return self._args
 
     def progress(self, counters: Mapping[str, int]) -> None:
         """Pass it on, once for each MiB: a worker throttles it by time."""

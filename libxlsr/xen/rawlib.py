@@ -153,6 +153,7 @@ class XenguestLib(Protocol):
     XGR_CHECKPOINT_SUCCESS: int
     XGR_CHECKPOINT_FAILOVER: int
 
+    def xlsr_reserve_heap(self, size: int) -> None: ...
     def xlsr_domain_restore(
         self,
         xch: CData,

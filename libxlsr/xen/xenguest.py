@@ -14,6 +14,10 @@ from libxlsr.xen.backend import Backend, load
 from libxlsr.xen.rawlib import CData
 from libxlsr.xen.xenctrl import Xenctrl
 
+RESTORE_HEAP = 5 << 20
+"""Bytes that libxenguest holds at a time of a plain stream, at the most: a batch of 1,024 pages
+(MAX_BATCH_SIZE, xg_sr_common.h), and lists of its frames."""
+
 
 class StreamType(enum.IntEnum):
     """``xc_stream_type_t``."""
@@ -86,6 +90,16 @@ class _Payload:
             if self.failure is None:
                 self.failure = failure
             return on_failure
+
+
+def reserve_heap() -> None:
+    """Have the heap hold what a restore will need, and keep it.
+
+    libxenguest allocates each record anew. Left to itself the C library maps and unmaps the first
+    of them, and each new page is a fault that in a paravirtual dom0 goes through the hypervisor.
+    For a process that does nothing else.
+    """
+    load().lib.xlsr_reserve_heap(RESTORE_HEAP)
 
 
 def domain_restore(

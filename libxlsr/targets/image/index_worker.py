@@ -9,6 +9,6 @@ from libxlsr.targets.image.index import IndexingRestore
 from libxlsr.targets.image.worker import restore_libxc
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Index the libxc part; raises what went wrong."""
-    return restore_libxc(channel, args, IndexingRestore)
+    return restore_libxc(channel, IndexingRestore)

@@ -17,15 +17,14 @@ from libxlsr.targets.image.exact_fd import ExactReader
 from libxlsr.targets.image.libxc_restore import ConfiguredDomain, LibxcRestore
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
     """Restore the libxc part; raises what went wrong."""
-    return restore_libxc(channel, args, LibxcRestore)
+    return restore_libxc(channel, LibxcRestore)
 
 
-def restore_libxc(
-    channel: Channel, args: dict[str, Any], restore: type[LibxcRestore]
-) -> dict[str, Any]:
+def restore_libxc(channel: Channel, restore: type[LibxcRestore]) -> dict[str, Any]:
     """Have ``restore`` read the stream; raises what went wrong."""
+    args = channel.receive_work()
 
     def checkpoint(consumed: int) -> tuple[CheckpointReply, int]:
         answer = channel.call("checkpoint", {"consumed": consumed})

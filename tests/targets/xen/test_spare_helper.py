@@ -10,9 +10,22 @@ import pytest
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
+from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.testing.leaks import children
+
+
+@pytest.fixture(autouse=True)
+def a_worker_that_loads_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one opens the hypervisor before it waits for its work."""
+    monkeypatch.setattr(parent, "WORKER", "libxlsr.testing.faulty_worker")
+
+
+def refill(ctx: Context, spare: SpareHelper) -> None:
+    spare.refill()
+    assert spare.pid is None  # not before the loop's next round
+    run(ctx, lambda: not any(line.startswith("timer") for line in ctx.registered()))
 
 
 def retire(ctx: Context, helper: RestoreHelper) -> None:
@@ -48,9 +61,10 @@ def test_the_next_spare_comes_when_it_is_called_for() -> None:
         pids = [spare.pid]
         taken = spare.take()
         pids.append(spare.pid)
-        for _ in range(2):
-            spare.refill()
-            pids.append(spare.pid)
+        refill(ctx, spare)
+        pids.append(spare.pid)
+        spare.refill()
+        pids.append(spare.pid)
         first, none, second, still_second = pids
         assert none is None
         assert second not in (None, first)
@@ -77,7 +91,29 @@ def test_a_refill_after_the_end_starts_nothing() -> None:
     spare.close()
     spare.close()
     spare.refill()
-    assert spare.pid is None
+    assert ctx.registered() == []
+    assert not children()
+
+
+def test_who_comes_before_the_refill_is_served_first() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        first = spare.take()
+        spare.refill()
+        second = spare.take()
+        run(ctx, lambda: first.pid is not None and second.pid is not None)
+        assert set(children()) == {first.pid, second.pid}
+        for helper in (first, second):
+            retire(ctx, helper)
+    assert ctx.registered() == []
+
+
+def test_the_end_comes_before_a_refill() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        retire(ctx, spare.take())
+        spare.refill()
+    assert ctx.registered() == []
     assert not children()
 
 
@@ -88,7 +124,7 @@ def test_no_refill_is_no_error_for_the_restore(
     with SpareHelper(ctx) as spare:
         taken = spare.take()
         monkeypatch.setattr("sys.executable", str(Path("/no/such/python")))
-        spare.refill()
+        refill(ctx, spare)
         assert "no spare helper: can't start a helper process" in caplog.text
         with pytest.raises(TargetError, match="can't start"):
             spare.take()

@@ -63,10 +63,19 @@ def measure(guest: Guest, rounds: int) -> None:
                 "import libxlsr.helper.child, libxlsr.targets.xen.restore_helper.worker",
             ),
         }
-        compare(guest, ways, rounds)
+        compare(ctx, guest, ways, rounds)
 
 
-def compare(guest: Guest, ways: dict[str, Callable[[], None]], rounds: int) -> None:
+def settle(ctx: libxlsr.Context) -> None:
+    """Let the loop run meanwhile, as a daemon's does."""
+    settled: list[bool] = []
+    ctx.call_later(SETTLE, settled.append, True)
+    run(ctx, lambda: bool(settled))
+
+
+def compare(
+    ctx: libxlsr.Context, guest: Guest, ways: dict[str, Callable[[], None]], rounds: int
+) -> None:
     """Take the ways in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
@@ -76,7 +85,7 @@ def compare(guest: Guest, ways: dict[str, Callable[[], None]], rounds: int) -> N
             way()
             seconds[name].append(time.monotonic() - start)
             guest.destroy()
-            time.sleep(SETTLE)
+            settle(ctx)
     of_xl = median(seconds["xl restore"][1:])
     for name, all_times in seconds.items():
         times = all_times[1:]  # the first round reads the image and the modules from the disk

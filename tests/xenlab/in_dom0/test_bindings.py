@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -218,3 +220,33 @@ def test_watches_on_the_loop(xenstore: Xenstore) -> None:
     xenstore.write(f"{ROOT}/deep/node", "2")
     assert ctx.registered() == []
     assert seen == [ROOT, f"{ROOT}/deep/node"]
+
+
+FAULTS_OF_A_BLOCK = """
+import ctypes, resource
+from libxlsr.xen.xenguest import reserve_heap
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+size = 4 << 20
+{reserve}
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(libc.malloc(size))
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+
+
+def test_a_reserved_heap_takes_no_page_faults() -> None:
+    def faults(reserve: str) -> list[int]:
+        program = FAULTS_OF_A_BLOCK.format(reserve=reserve)
+        said = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        )
+        return [int(count) for count in said.stdout.split()]
+
+    assert max(faults("pass")) >= 1000  # 4 MiB in pages of 4 KiB
+    assert max(faults("reserve_heap()")) < 100

@@ -13,8 +13,8 @@ from libxlsr.xen.toollog import LogLine, ToolLog
 from libxlsr.xen.xenlight import DeviceKind, Xenlight
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
-    """Attach devices to the domain ``args["domid"]``, in their order.
+def run(channel: Channel) -> dict[str, Any]:
+    """Attach devices to the domain ``domid``, in their order.
 
     They come in batches, each asked for with the call "next" when the one before is attached; an
     empty one ends the work. A device is an object: ``kind`` (its list's name in libxl's JSON),
@@ -25,8 +25,9 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
         channel.log(line.level, str(line))
 
     with Xenlight(ToolLog(on_line=on_line)) as xenlight:
+        domid = channel.receive_work()["domid"]
         while devices := channel.call("next", {})["devices"]:
-            _attach(xenlight, args["domid"], devices)
+            _attach(xenlight, domid, devices)
     return {}
 
 

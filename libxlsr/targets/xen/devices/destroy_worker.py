@@ -9,13 +9,13 @@ from libxlsr.xen.toollog import LogLine, ToolLog
 from libxlsr.xen.xenlight import Xenlight
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
-    """Destroy the domain ``args["domid"]``: device model, devices with their scripts, nodes, files,
-    the domain. Returns nothing."""
+def run(channel: Channel) -> dict[str, Any]:
+    """Destroy the domain ``domid``: device model, devices with their scripts, nodes, files, the
+    domain. Returns nothing."""
 
     def on_line(line: LogLine) -> None:
         channel.log(line.level, str(line))
 
     with Xenlight(ToolLog(on_line=on_line)) as xenlight:
-        xenlight.destroy_domain(args["domid"])
+        xenlight.destroy_domain(channel.receive_work()["domid"])
     return {}

@@ -6,7 +6,7 @@ import logging
 from types import TracebackType
 
 from libxlsr.errors import TargetError
-from libxlsr.events import Context, run
+from libxlsr.events import Context, TimeEvent, run
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 
 logger = logging.getLogger(__name__)
@@ -15,14 +15,15 @@ logger = logging.getLogger(__name__)
 class SpareHelper:
     """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
 
-    For any number of restores on ``ctx``. One takes it, and when that is over the next spare is
-    started; who finds none has a helper started of their own. Raises TargetError when it can't be
-    started. It is a context manager, whose end is `close`.
+    For any number of restores on ``ctx``. One takes it, and when that is over the loop starts the
+    next spare in its next round; who finds none has a helper started of their own. Raises
+    TargetError when it can't be started. It is a context manager, whose end is `close`.
     """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._closed = False
+        self._refill: TimeEvent | None = None
         self._spare: RestoreHelper | None = RestoreHelper(ctx)
 
     @property
@@ -32,15 +33,19 @@ class SpareHelper:
 
     def take(self) -> RestoreHelper:
         """The spare, or a new helper. Raises TargetError when that can't be started."""
+        self._stop_refill()
         spare, self._spare = self._spare, None
         if spare is None or spare.pid is None:
             return RestoreHelper(self._ctx)
         return spare
 
     def refill(self) -> None:
-        """Start the next spare where there is none."""
-        if self._closed or self.pid is not None:
-            return
+        """Have the next spare started where there is none, once the restore is reported as over."""
+        if not self._closed and self.pid is None and self._refill is None:
+            self._refill = self._ctx.call_later(0.0, self._start)
+
+    def _start(self) -> None:
+        self._refill = None
         try:
             self._spare = RestoreHelper(self._ctx)
         except TargetError as error:
@@ -49,10 +54,16 @@ class SpareHelper:
     def close(self) -> None:
         """End the spare and wait for it, some milliseconds. Not from a callback of the context."""
         self._closed = True
+        self._stop_refill()
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.retire(lambda: None)
             run(self._ctx, lambda: spare.pid is None)
+
+    def _stop_refill(self) -> None:
+        refill, self._refill = self._refill, None
+        if refill is not None:
+            refill.deregister()
 
     def __enter__(self) -> SpareHelper:
         return self

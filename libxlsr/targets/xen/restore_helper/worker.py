@@ -19,6 +19,7 @@ from libxlsr.xen.xenguest import (
     RestoreRequest,
     cpuid_apply_policy,
     domain_restore,
+    reserve_heap,
 )
 
 
@@ -65,8 +66,8 @@ def _unsupported(what: str) -> TargetError:
     )
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
-    """Restore the stream on ``args["io_fd"]`` into the domain ``args["domid"]``.
+def run(channel: Channel) -> dict[str, Any]:
+    """Restore the stream on the fd ``io_fd`` into the domain ``domid``.
 
     Further arguments: store_port, store_domid, console_port, console_domid, and for a stream
     without a CPUID policy pae, itsc and nested_hvm. Returns store_gfn and console_gfn.
@@ -80,6 +81,8 @@ def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
 
     log = ToolLog(on_line=on_line, on_progress=on_progress)
     with Xenctrl(log) as xenctrl:
+        reserve_heap()
+        args = channel.receive_work()
         request = RestoreRequest(
             io_fd=args["io_fd"],
             domid=args["domid"],

@@ -15,7 +15,8 @@ from libxlsr.errors import TargetError
 from libxlsr.helper.child import Channel
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
+    args = channel.receive_work()
     while devices := channel.call("next", {})["devices"]:
         for device in devices:
             channel.log(logging.INFO, f"{args['domid']}: {device['kind']} {device['words']}")

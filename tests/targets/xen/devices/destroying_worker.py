@@ -8,6 +8,7 @@ from typing import Any
 from libxlsr.helper.child import Channel
 
 
-def run(channel: Channel, args: dict[str, Any]) -> dict[str, Any]:
+def run(channel: Channel) -> dict[str, Any]:
+    args = channel.receive_work()
     channel.log(logging.INFO, f"{args['domid']}: destroyed")
     return {}
