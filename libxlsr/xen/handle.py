@@ -1,4 +1,4 @@
-"""What Xen's libraries hand out and want back."""
+"""What has to be given back: what Xen's libraries hand out, and a child that waits for work."""
 
 from __future__ import annotations
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from types import TracebackType
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, TimeEvent, run
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
+from libxlsr.xen.handle import Handle
 
 logger = logging.getLogger(__name__)
 
 
-class SpareHelper:
+class SpareHelper(Handle):
     """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
 
     For any number of restores on ``ctx``. One takes it, and when that is over the loop starts the
@@ -64,14 +64,3 @@ class SpareHelper:
         refill, self._refill = self._refill, None
         if refill is not None:
             refill.deregister()
-
-    def __enter__(self) -> SpareHelper:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
