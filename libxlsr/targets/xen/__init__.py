@@ -21,7 +21,7 @@ The order of a restore, and where each part of it is (libxl's function in bracke
 
 ``config`` is what the image's JSON says, typed; ``overrides`` what the caller says instead.
 ``steps`` is how one follows the other where there is something to wait for. ``undo`` holds what
-takes each step back.
+takes each step back, ``rollback`` undoes a restore that has stopped.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from libxlsr.errors import LibxlsrError, StreamError, TargetError, UsageError
+from libxlsr.errors import LibxlsrError, StreamError, UsageError
 from libxlsr.events import Context, TimeEvent
 from libxlsr.formats import libxl, xl
 from libxlsr.targets.base import (
@@ -39,6 +39,7 @@ from libxlsr.targets.xen.libxl_files import domid_history, userdata
 from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper, Rings, rewind
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
+from libxlsr.targets.xen.rollback import Rollback
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.watches import Watches
@@ -49,10 +50,6 @@ log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at how far the restore is."""
-
-DESTROY_POLL = 0.05
-DESTROY_TIMEOUT = 10.0
-"""LIBXL_DESTROY_TIMEOUT, seconds until a destroyed domain must have gone."""
 
 
 @dataclass(frozen=True)
@@ -399,49 +396,23 @@ class XenTarget:
 
     def _rollback(self, done: Done) -> None:
         self._stop_timer()
-        helper, self._helper = self._helper, None
-        if helper is not None:
-            helper.retire(lambda: self._stop_device_model(done))
-        else:
-            self._stop_device_model(done)
 
-    def _stop_device_model(self, done: Done) -> None:
-        """First: Xen keeps a domain for as long as a device model has its memory mapped."""
-        model, self._device_model = self._device_model, None
-        if model is not None:
-            model.stop(lambda error: self._detach([] if error is None else [error], done))
-        else:
-            self._detach([], done)
+        def undone(errors: list[LibxlsrError]) -> None:
+            self._remove_late_nodes()
+            self._close()
+            self._refill_spare()
+            done(_summary(errors))
 
-    def _detach(self, errors: list[LibxlsrError], done: Done) -> None:
-        def detached(error: LibxlsrError | None) -> None:
-            self._undo_all(errors if error is None else [*errors, error], done)
-
-        attaching, self._attaching = self._attaching, None
-        if attaching is not None:
-            attaching.undo(detached)
-        else:
-            detached(None)
-
-    def _undo_all(self, errors: list[LibxlsrError], done: Done) -> None:
-        errors += self._undo.run()
-        deadline = self._ctx.now() + DESTROY_TIMEOUT
-        self._await_gone(deadline, errors, done)
-
-    def _await_gone(self, deadline: float, errors: list[LibxlsrError], done: Done) -> None:
-        if self._info() is not None:
-            if self._ctx.now() < deadline:
-                self._timer = self._ctx.call_later(
-                    DESTROY_POLL, self._await_gone, deadline, errors, done
-                )
-                return
-            errors.append(TargetError(f"domain {self._domid} does not go away"))
-            log.error("%s", errors[-1])
-        self._timer = None
-        self._remove_late_nodes()
-        self._close()
-        self._refill_spare()
-        done(_summary(errors))
+        Rollback(
+            self._ctx,
+            self._undo,
+            helper=self._helper,
+            model=self._device_model,
+            attaching=self._attaching,
+            domid=self._domid,
+            is_there=lambda: self._info() is not None,
+            on_done=undone,
+        ).start()
 
     def _remove_late_nodes(self) -> None:
         """xenconsoled may have written a node between their removal and the domain's end."""
