@@ -54,6 +54,11 @@ def main() -> None:
             if way == "never-ready":
                 say(peer, {"return": {"status": "inmigrate"}, "id": asked["id"]})
                 continue
+            if way in ("exits-while-it-reads", "hangs-up-while-it-reads"):
+                say(peer, {"return": {"status": "inmigrate"}, "id": asked["id"]})
+                if way == "exits-while-it-reads":
+                    sys.exit(5)
+                break
             if way == "wrong-state":
                 say(peer, {"return": {"status": "internal-error"}, "id": asked["id"]})
                 continue
@@ -73,12 +78,16 @@ def main() -> None:
         elif asked["execute"] == "change-vnc-password":
             print(json.dumps(asked["arguments"]), flush=True)
             say(peer, {"return": {}, "id": asked["id"]})
+            if way == "hangs-up-when-ready":
+                break
         elif asked["execute"] == "cont" and way == "refuses-to-go-on":
             say(peer, {"error": {"class": "GenericError", "desc": "I won't"}, "id": asked["id"]})
         elif asked["execute"] == "cont" and way == "dies-before-it-goes-on":
             sys.exit(4)
         else:
             say(peer, {"return": {}, "id": asked["id"]})
+    with contextlib.suppress(OSError):
+        peer.shutdown(socket.SHUT_RDWR)
     time.sleep(3600)  # as QEMU does not end when its monitor hangs up
 
 

@@ -33,6 +33,8 @@ def faking(way: str) -> XenOptions:
         ("exits", "the device model exited with 3"),
         ("is-killed", "the device model was killed by SIGKILL"),
         ("hangs-up", "the device model exited with 0"),
+        ("exits-while-it-reads", "the device model exited with 5"),
+        ("hangs-up-while-it-reads", "the connection to the device model broke: it hung up"),
         ("rubbish", "what is no QMP"),
         ("floods", "more than 1048576 bytes at once"),
         ("wrong-state", "state is internal-error"),

@@ -38,7 +38,7 @@ from libxlsr.targets.xen.device_model import emulator_state
 from libxlsr.targets.xen.device_model.args import Sockets, arguments, environment
 from libxlsr.targets.xen.device_model.log_file import LOG_DIR, last_line, open_log
 from libxlsr.targets.xen.device_model.program import program_of
-from libxlsr.targets.xen.device_model.qmp import QmpClient, QmpError, QmpLost
+from libxlsr.targets.xen.device_model.qmp import Answer, QmpClient, QmpError, QmpLost
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.xen.xenstore import Xenstore
 
@@ -262,8 +262,7 @@ class DeviceModel:
 
     def _await_ready(self, done: Done) -> None:
         def ask() -> None:
-            assert self._qmp is not None
-            self._qmp.execute("query-status", answered)
+            self._ask("query-status", answered)
 
         def answered(value: Any, error: LibxlsrError | None) -> None:
             status = value.get("status") if isinstance(value, dict) else None
@@ -290,10 +289,14 @@ class DeviceModel:
                         error = failure
                 done(error)
 
-            assert self._qmp is not None
-            self._qmp.execute(command, answered, **arguments)
+            self._ask(command, answered, **arguments)
 
         return Wait(start, self._stop_asking)
+
+    def _ask(self, command: str, answer: Answer, **arguments: Any) -> None:
+        """Ask, unless it has been lost since the last answer: what is wrong comes then."""
+        if self._qmp is not None:
+            self._qmp.execute(command, answer, **arguments)
 
     def _write_serial_ports(self, untrusted: Any) -> None:
         for item in untrusted if isinstance(untrusted, list) else ():
@@ -334,6 +337,7 @@ class DeviceModel:
 
     def _lost(self, error: LibxlsrError) -> None:
         """No more QMP. One that hung up has most often ended, and how is the better message."""
+        self._stop_asking()
         if isinstance(error, QmpLost):
             self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
         else:

@@ -19,12 +19,13 @@ import pytest
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.formats import xl
+from libxlsr.targets.base import Done
 from libxlsr.targets.xen.config import read_config
 from libxlsr.targets.xen.device_model.args import Sockets
 from libxlsr.targets.xen.device_model.emulator_state import StateFile
 from libxlsr.targets.xen.device_model.model import DeviceModel
 from libxlsr.targets.xen.device_model.program import needs_device_model, program_of
-from libxlsr.targets.xen.steps import Chain
+from libxlsr.targets.xen.steps import Chain, Wait
 from libxlsr.testing.stepping import run_until
 
 FAKE = Path(__file__).parents[3] / "xenlab" / "in_dom0" / "fake_model.py"
@@ -87,12 +88,23 @@ class Started:
             log_dir=tmp_path,
             sockets=Sockets(str(tmp_path / "qmp"), str(tmp_path / "stat")),
         )
-        self.chain = Chain(
-            ctx, [self.model.starting(), self.model.resuming()], self.errors.append, doing="test"
-        )
+        self.others: list[Done] = []
+        """Given once the model is ready: what the steps of others call when they are done."""
+        steps = [
+            self.model.starting(),
+            Wait(self.others.append, lambda: None),
+            self.model.resuming(),
+        ]
+        self.chain = Chain(ctx, steps, self.errors.append, doing="test")
         self.chain.start()
 
+    def wait_until_ready(self) -> None:
+        run_until(self.ctx, lambda: bool(self.others or self.errors))
+
     def wait(self) -> LibxlsrError | None:
+        self.wait_until_ready()
+        if self.others:
+            self.others[0](None)
         run_until(self.ctx, lambda: bool(self.errors))
         return self.errors[0]
 
@@ -186,6 +198,8 @@ def test_it_stays_when_it_is_let_go(start: Start, ctx: Context) -> None:
         ("exits", "exited with 3"),
         ("is-killed", "was killed by SIGKILL"),
         ("hangs-up", "exited with 0"),
+        ("exits-while-it-reads", "exited with 5"),
+        ("hangs-up-while-it-reads", "it hung up"),
         ("rubbish", "what is no QMP"),
         ("floods", "more than 1048576 bytes at once"),
         ("wrong-state", "state is internal-error"),
@@ -201,6 +215,14 @@ def test_it_fails(start: Start, way: str, says: str) -> None:
     assert says in str(error)
     assert error.last_log is not None
     assert str(started.dir) in str(error)
+
+
+def test_it_hangs_up_while_others_take_their_steps(start: Start, ctx: Context) -> None:
+    started = start("hangs-up-when-ready")
+    started.wait_until_ready()
+    assert any("QMP" in what for what in ctx.registered())
+    run_until(ctx, lambda: not any("QMP" in what for what in ctx.registered()))
+    assert "it hung up" in str(started.wait())
 
 
 @pytest.mark.parametrize("way", ["never-listens", "never-greets", "never-ready"])
