@@ -162,15 +162,22 @@ int xc_hvm_param_get(xc_interface *, uint32_t domid, uint32_t param, uint64_t *v
 /* Scheduling. */
 #define XEN_SCHEDULER_CREDIT ...
 #define XEN_SCHEDULER_CREDIT2 ...
+#define XEN_SCHEDULER_RTDS ...
+#define XEN_DOMCTL_SCHEDRT_extra ...
 #define XEN_VCPUAFFINITY_HARD ...
 #define XEN_VCPUAFFINITY_SOFT ...
 struct xen_domctl_sched_credit { uint16_t weight; uint16_t cap; ...; };
 struct xen_domctl_sched_credit2 { uint16_t weight; uint16_t cap; ...; };
-int xc_sched_id(xc_interface *, int *sched_id);
+struct xen_domctl_sched_rtds { uint32_t period; uint32_t budget; uint32_t flags; ...; };
+typedef struct xc_cpupoolinfo { uint32_t sched_id; ...; } xc_cpupoolinfo_t;
+xc_cpupoolinfo_t *xc_cpupool_getinfo(xc_interface *, uint32_t poolid);
+void xc_cpupool_infofree(xc_interface *, xc_cpupoolinfo_t *);
 int xc_sched_credit_domain_get(xc_interface *, uint32_t, struct xen_domctl_sched_credit *);
 int xc_sched_credit_domain_set(xc_interface *, uint32_t, struct xen_domctl_sched_credit *);
 int xc_sched_credit2_domain_get(xc_interface *, uint32_t, struct xen_domctl_sched_credit2 *);
 int xc_sched_credit2_domain_set(xc_interface *, uint32_t, struct xen_domctl_sched_credit2 *);
+int xc_sched_rtds_domain_get(xc_interface *, uint32_t, struct xen_domctl_sched_rtds *);
+int xc_sched_rtds_domain_set(xc_interface *, uint32_t, struct xen_domctl_sched_rtds *);
 int xc_get_cpumap_size(xc_interface *);
 int xc_get_nodemap_size(xc_interface *);
 int xc_vcpu_setaffinity(xc_interface *, uint32_t domid, int vcpu, uint8_t *hard, uint8_t *soft,

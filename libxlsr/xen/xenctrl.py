@@ -365,42 +365,7 @@ class Xenctrl(Handle):
         )
         return int(value[0])
 
-    # Scheduling.
-
-    def sched_params_set(
-        self, domid: int, *, weight: int | None = None, cap: int | None = None
-    ) -> bool:
-        """Set weight and cap with the host's scheduler; the ones that are None stay as they are.
-
-        Returns False, having done nothing, where the scheduler (not credit or credit2) has
-        neither.
-        """
-        lib, ffi = self.lib, self.ffi
-        sched = ffi.new("int *")
-        self.check(lib.xc_sched_id(self.handle, sched), "xc_sched_id", "ask for the scheduler")
-        if sched[0] == lib.XEN_SCHEDULER_CREDIT:
-            name, get, put = (
-                "credit",
-                lib.xc_sched_credit_domain_get,
-                lib.xc_sched_credit_domain_set,
-            )
-        elif sched[0] == lib.XEN_SCHEDULER_CREDIT2:
-            name, get, put = (
-                "credit2",
-                lib.xc_sched_credit2_domain_get,
-                lib.xc_sched_credit2_domain_set,
-            )
-        else:
-            return False
-        params = ffi.new(f"struct xen_domctl_sched_{name} *")
-        doing = f"set the scheduling of domain {domid}"
-        self.check(get(self.handle, domid, params), f"xc_sched_{name}_domain_get", doing)
-        if weight is not None:
-            params.weight = weight
-        if cap is not None:
-            params.cap = cap
-        self.check(put(self.handle, domid, params), f"xc_sched_{name}_domain_set", doing)
-        return True
+    # Affinities.
 
     def vcpu_setaffinity(
         self,

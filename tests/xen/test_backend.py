@@ -70,7 +70,8 @@ def test_another_release_is_refused(monkeypatch: pytest.MonkeyPatch, running: st
 
 
 @pytest.mark.parametrize(
-    "module", ["toollog", "xenctrl", "xenguest", "xenstore", "watches", "hostinfo", "rawlib"]
+    "module",
+    ["toollog", "xenctrl", "scheduling", "xenguest", "xenstore", "watches", "hostinfo", "rawlib"],
 )
 def test_importing_takes_no_xen(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, "libxlsr.xen._xen", None)

@@ -18,6 +18,7 @@ from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.formats.xl_config import MEMKB_MAX
 from libxlsr.targets.xen.devices.config import DeviceConfig, default_video_memkb, read_devices
+from libxlsr.xen.scheduling import SchedParams
 
 LIBXL_DEFAULT_GRANT = 0xFFFFFFFF
 """LIBXL_MAX_GRANT_DEFAULT: Xen chooses."""
@@ -107,8 +108,7 @@ class DomainConfig:
     ssidref: int
     passthrough: str
     device_model_version: str
-    weight: int | None
-    cap: int | None
+    sched_params: SchedParams
     vcpu_hard_affinity: tuple[frozenset[int], ...]
     vcpu_soft_affinity: tuple[frozenset[int], ...]
     nodemap: frozenset[int]
@@ -190,8 +190,7 @@ def read_config(config: xl.Config) -> DomainConfig:
         ssidref=config.integer("c_info", "ssidref", maximum=2**32 - 1) or SECINITSID_DOMU,
         passthrough=config.string("c_info", "passthrough") or "default",
         device_model_version=config.string("b_info", "device_model_version") or "qemu_xen",
-        weight=reader.sched("weight"),
-        cap=reader.sched("cap"),
+        sched_params=reader.sched_params(),
         vcpu_hard_affinity=reader.bitmaps("b_info", "vcpu_hard_affinity", limit=max_vcpus)
         or (reader.bitmap("b_info", "cpumap"),)
         * (max_vcpus if reader.has("b_info", "cpumap") else 0),
@@ -256,9 +255,22 @@ class _Reader:
             raise self._wrong(path, f"is {value}", f"at most {maximum}")
         return value
 
-    def sched(self, name: str) -> int | None:
-        value = self._config.integer("b_info", "sched_params", name, minimum=-1, maximum=0xFFFF)
-        return None if value == -1 else value
+    def sched_params(self) -> SchedParams:
+        """-1 is libxl's default of each."""
+
+        def number(name: str, maximum: int) -> int | None:
+            path = ("b_info", "sched_params", name)
+            value = self._config.integer(*path, minimum=-1, maximum=maximum)
+            return None if value == -1 else value
+
+        extratime = number("extratime", 2**31 - 1)
+        return SchedParams(
+            weight=number("weight", 0xFFFF),
+            cap=number("cap", 0xFFFF),
+            period=number("period", 2**31 - 1),
+            budget=number("budget", 2**31 - 1),
+            extratime=None if extratime is None else bool(extratime),
+        )
 
     def bitmap(self, *path: str, limit: int = 1 << 16) -> frozenset[int]:
         value = self._config.value(*path)

@@ -6,6 +6,7 @@ libxl__arch_domain_prepare_config and libxl__arch_domain_create (libxl_x86.c).
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -15,8 +16,11 @@ from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.libxl_files import domid_history
 from libxlsr.targets.xen.preflight import hap_of
 from libxlsr.xen.hostinfo import PhysInfo
+from libxlsr.xen.scheduling import set_sched_params
 from libxlsr.xen.xenctrl import CreateDomain, Xenctrl
 from libxlsr.xen.xenstore import Xenstore
+
+log = logging.getLogger(__name__)
 
 MAXMEM_CONSTANT_KB = 1024
 """LIBXL_MAXMEM_CONSTANT: what a domain may have above its target."""
@@ -136,6 +140,15 @@ def _set_affinities(xenctrl: Xenctrl, config: DomainConfig, domid: int) -> None:
         xenctrl.vcpu_setaffinity(domid, vcpu, hard=cpus)
     for vcpu, cpus in enumerate(config.vcpu_soft_affinity):
         xenctrl.vcpu_setaffinity(domid, vcpu, soft=cpus)
+
+
+def set_scheduling(xenctrl: Xenctrl, config: DomainConfig, domid: int) -> None:
+    """Give the domain its share of the processors, as far as its CPU pool's scheduler knows it: the
+    image may come from a host with another scheduler."""
+    unknown = set_sched_params(xenctrl, domid, config.sched_params)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        log.info("the scheduler of this CPU pool has no %s: not set", names)
 
 
 def _domid_at(xenstore: Xenstore, path: str) -> int:

@@ -207,7 +207,7 @@ class XenTarget:
             lambda: xenstore_nodes.remove(xenstore, config, state),
         )
         xenstore_nodes.create(xenstore, config, state)
-        xenctrl.sched_params_set(state.domid, weight=config.weight, cap=config.cap)
+        create.set_scheduling(xenctrl, config, state.domid)
         self._undo.push(
             f"the userdata of domain {state.domid}",
             lambda: userdata.remove_all(state.domid, config.uuid),

@@ -11,6 +11,7 @@ import pytest
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.targets.xen.config import DomainConfig, read_config
+from libxlsr.xen.scheduling import SchedParams
 
 
 def read(tree: dict[str, Any]) -> DomainConfig:
@@ -23,7 +24,7 @@ def test_a_plain_guest(image_config: xl.Config) -> None:
     assert config.uuid == uuid.UUID("13b086ae-4a23-480c-a9b5-26f262d4c7be")
     assert (config.max_vcpus, config.avail_vcpus) == (2, frozenset({0, 1}))
     assert (config.max_memkb, config.target_memkb, config.video_memkb) == (131072, 131072, 0)
-    assert (config.weight, config.cap) == (256, 0)
+    assert config.sched_params == SchedParams(weight=256, cap=0)
     assert config.hvm
 
 
@@ -51,7 +52,13 @@ def test_what_libxl_leaves_out_has_libxls_default(image_config: xl.Config) -> No
         ("avail_vcpus", [1], "avail_vcpus", {1}),
         ("cpumap", [0], "vcpu_hard_affinity", ({0}, {0})),
         ("vcpu_hard_affinity", [[0], [1, 2]], "vcpu_hard_affinity", ({0}, {1, 2})),
-        ("sched_params", {"weight": -1}, "weight", None),
+        ("sched_params", {"weight": -1, "extratime": -1}, "sched_params", SchedParams()),
+        (
+            "sched_params",
+            {"sched": "rtds", "period": 20000, "budget": 5000, "extratime": 0},
+            "sched_params",
+            SchedParams(period=20000, budget=5000, extratime=False),
+        ),
     ],
 )
 def test_what_it_says(
@@ -72,6 +79,7 @@ def test_what_it_says(
         ("avail_vcpus", {"0": 1}),
         ("vcpu_hard_affinity", [[0]] * 3),
         ("sched_params", {"weight": 1 << 16}),
+        ("sched_params", {"period": -2}),
         ("event_channels", -1),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.events import Context, run
 from libxlsr.xen import backend
+from libxlsr.xen.scheduling import SchedParams, set_sched_params
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenctrl import CreateDomain, Xenctrl
 from libxlsr.xen.xenguest import cpuid_apply_policy, set_domain_cpu_policy
@@ -115,7 +116,8 @@ def test_ports_parameters_and_policies(xenctrl: Xenctrl, domid: int) -> None:
     cpuid_apply_policy(xenctrl, domid)
     xenctrl.vcpu_setaffinity(domid, 0, hard=[0], soft=[0, 1, 99])
     xenctrl.domain_node_setaffinity(domid, [0])
-    assert xenctrl.sched_params_set(domid, weight=512, cap=0)
+    wanted = SchedParams(weight=512, cap=0, period=10000)
+    assert set_sched_params(xenctrl, domid, wanted) == {"period"}
 
 
 def test_an_impossible_policy_names_its_leaf(xenctrl: Xenctrl, domid: int) -> None:
