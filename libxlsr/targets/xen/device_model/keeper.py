@@ -6,8 +6,10 @@ afterwards: then init is.
 
 Run as ``python -I -S keeper.py CONTROL_FD PROGRAM ARGUMENT...``, on its own: it imports nothing of
 libxlsr. On the control socket it says ``pid NUMBER``, or ``errno NUMBER`` when the program can't be
-executed. It ends as the program ends, by the same code or signal. Told ``let go`` it leaves the
-program alone and ends with 0; when the other side of the socket is closed it kills the program.
+executed. With the pid comes a pidfd: when the pid is read, the program may have been reaped, and
+the pid be another's. It ends as the program ends, by the same code or signal. Told ``let go`` it
+leaves the program alone and ends with 0; when the other side of the socket is closed it kills the
+program.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def main() -> None:
         os._exit(1)
     pidfd = os.pidfd_open(pid)
     with contextlib.suppress(OSError):  # the end of file below says it, too
-        control.send(b"pid %d" % pid)
+        socket.send_fds(control, [b"pid %d" % pid], [pidfd])
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(pidfd, select.POLLIN)

@@ -18,6 +18,7 @@ model; then it asks by QMP, as is done here: only QMP tells why it is not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -233,14 +234,17 @@ class DeviceModel:
 
     def _keep_pid(self) -> None:
         assert self._control is not None
-        word, _, number = self._control.recv(64).partition(b" ")
+        said, fds, _flags, _address = socket.recv_fds(self._control, 64, 1, socket.MSG_CMSG_CLOEXEC)
+        word, _, number = said.partition(b" ")
         if word == b"errno" and number.isdigit():
             raise TargetError("the device model can't be started", errno=int(number), call="execve")
         if word != b"pid" or not number.isdigit():
             raise TargetError("the device model's keeper ended")
+        if not fds:  # there was no room for it
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        # The keeper's, as the process may have ended and been reaped by now.
+        self._pidfd = fds[0]
         self.pid = int(number)
-        # It can't have been reaped yet: its keeper waits for us.
-        self._pidfd = os.pidfd_open(self.pid)
         path = f"/local/domain/{self._domid}/image/device-model-pid"
         self._xenstore.write(path, str(self.pid))
 

@@ -33,7 +33,7 @@ class Keeper:
                 [sys.executable, "-I", "-S", keeper.__file__, str(theirs.fileno()), *argv],
                 pass_fds=[theirs.fileno()],
             )
-        self.said = self.control.recv(64)
+        self.said, self._fds, _flags, _address = socket.recv_fds(self.control, 64, 1)
 
     @property
     def pid(self) -> int:
@@ -41,7 +41,14 @@ class Keeper:
         assert word == b"pid"
         return int(number)
 
+    @property
+    def pidfd(self) -> int:
+        (pidfd,) = self._fds
+        return pidfd
+
     def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
         self.control.close()
         self.process.wait()
 
@@ -60,7 +67,6 @@ def gone(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.poll()
-    os.close(pidfd)
     return True
 
 
@@ -93,21 +99,26 @@ def test_the_program_has_a_session_and_signals_of_its_own() -> None:
 
 def test_left_alone_it_kills_the_program() -> None:
     with keeping(SLEEP) as kept:
-        pidfd = os.pidfd_open(kept.pid)
         kept.control.close()
-        assert gone(pidfd)
+        assert gone(kept.pidfd)
         assert kept.process.wait() == -signal.SIGKILL
 
 
 def test_told_to_it_leaves_the_program() -> None:
     with keeping(SLEEP) as kept:
-        pid = kept.pid
         kept.control.send(b"let go")
         assert kept.process.wait() == 0
-        os.kill(pid, 0)
-        pidfd = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        assert gone(pidfd)
+        os.kill(kept.pid, 0)
+        signal.pidfd_send_signal(kept.pidfd, signal.SIGKILL)
+        assert gone(kept.pidfd)
+
+
+def test_its_pidfd_is_the_programs_when_that_has_been_reaped_too() -> None:
+    with keeping(SLEEP) as kept:
+        signal.pidfd_send_signal(kept.pidfd, signal.SIGKILL)
+        assert kept.process.wait() == -signal.SIGKILL
+        with pytest.raises(ProcessLookupError):
+            signal.pidfd_send_signal(kept.pidfd, 0)
 
 
 def test_what_can_not_be_executed() -> None:

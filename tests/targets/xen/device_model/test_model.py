@@ -217,6 +217,15 @@ def test_it_fails(start: Start, way: str, says: str) -> None:
     assert str(started.dir) in str(error)
 
 
+def test_it_ends_while_the_loop_is_busy(start: Start, ctx: Context) -> None:
+    started = start("exits")
+    run_until(ctx, lambda: started.model._child is not None)
+    keeper = started.model._child
+    assert keeper is not None
+    os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
+    assert "exited with 3" in str(started.wait())
+
+
 def test_it_hangs_up_while_others_take_their_steps(start: Start, ctx: Context) -> None:
     started = start("hangs-up-when-ready")
     started.wait_until_ready()
