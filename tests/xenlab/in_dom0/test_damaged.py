@@ -72,9 +72,6 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an unknown record": lambda image: image[:-8] + struct.pack("<II", 0x77, 0) + LIBXL_END,
     "a second LIBXC_CONTEXT": lambda image: image[:-8] + struct.pack("<II", 1, 0) + LIBXL_END,
     "CHECKPOINT_END without Remus": lambda image: image[:-8] + struct.pack("<II", 4, 0),
-    "a libxc CHECKPOINT without Remus": lambda image: (
-        image[:-16] + struct.pack("<II", libxc.RecordType.CHECKPOINT, 0)
-    ),
     "a libxc record of 4 GiB": lambda image: patched(
         image, first_libxc_record(image) + 4, struct.pack("<I", 0xFFFFFFFF)
     ),
@@ -103,6 +100,28 @@ def test_it_is_refused(guest: Guest, tmp_path: Path, what: str) -> None:
     damaged.write_bytes(DAMAGE[what](guest.image.read_bytes()))
     with pytest.raises((StreamError, TargetError)):
         restore_file(damaged)
+
+
+# What Remus sends instead of both END records. xl fails over after the first of these, and spins at
+# full CPU after the second.
+CHECKPOINT = struct.pack("<II", libxc.RecordType.CHECKPOINT, 0)
+CHECKPOINT_END = struct.pack("<II", libxl.RecordType.CHECKPOINT_END, 0)
+REMUS = {
+    "the sender died after CHECKPOINT_END": CHECKPOINT + CHECKPOINT_END,
+    "the sender died before CHECKPOINT_END": CHECKPOINT,
+    "a failover by hand": CHECKPOINT + CHECKPOINT_END + bytes(8) + LIBXL_END,
+}
+
+
+@pytest.mark.usefixtures("unchanged_host")
+@pytest.mark.parametrize("what", REMUS)
+def test_a_checkpointed_stream_is_for_the_offline_target(
+    guest: Guest, tmp_path: Path, what: str
+) -> None:
+    remus = tmp_path / "remus.save"
+    remus.write_bytes(guest.image.read_bytes()[:-16] + REMUS[what])
+    with pytest.raises(TargetError, match=r"checkpointed streams .* offline \(--target image\)"):
+        restore_file(remus)
 
 
 def test_an_optional_record_is_skipped(guest: Guest, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
-from libxlsr.errors import StreamError, TargetError
+from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.helper.child import Channel
 from libxlsr.xen.toollog import LogLine, ToolLog, ToolProgress
 from libxlsr.xen.xenctrl import Xenctrl
@@ -43,27 +43,33 @@ class Callbacks:
                 nested=self._args["nested_hvm"],
             )
 
-    def checkpoint(self) -> int:
-        raise _unsupported("checkpointed streams (Remus)")
+    def _never_asked(self, *_what: object) -> NoReturn:
+        raise AssertionError("libxenguest asks this of checkpointed streams only")
 
-    def suspend(self) -> int:
-        raise _unsupported("COLO streams")
-
-    def postcopy(self) -> int:
-        raise _unsupported("COLO streams")
-
-    def wait_checkpoint(self) -> int:
-        raise _unsupported("COLO streams")
-
-    def restore_results(self, store_gfn: int, console_gfn: int) -> None:
-        raise _unsupported("COLO streams")
+    checkpoint = suspend = postcopy = wait_checkpoint = restore_results = _never_asked
 
 
-def _unsupported(what: str) -> TargetError:
-    return TargetError(
-        f"{what} can't be restored into a running domain",
-        remedy="take a plain image: xl save, or xl migrate",
-    )
+CHECKPOINT_FOUND = "checkpoint in non-checkpointed stream"
+"""What libxenguest logs of a CHECKPOINT record in what it was told is a plain stream."""
+
+
+def explained(error: TargetError) -> LibxlsrError:
+    """What a failed restore means to whoever asked for it."""
+    said = error.last_log or ""
+    if CHECKPOINT_FOUND in said:
+        return TargetError(
+            "checkpointed streams (Remus, COLO) can't be restored into a running domain",
+            remedy="restore it offline (--target image), which takes the last whole checkpoint",
+        )
+    if error.call == "xc_domain_restore" and error.errno is None:
+        # No system call and no hypercall has failed: it is the bytes.
+        return StreamError(
+            said or "libxenguest refused the stream", offset=None, record="LIBXC_CONTEXT"
+        )
+    if error.errno == errno.EBUSY and "populate physmap" in said:
+        # Xen's answer to more pages than xc_domain_setmaxmem allows.
+        error.remedy = "the image holds more memory than the configuration gives the domain"
+    return error
 
 
 def run(channel: Channel) -> dict[str, Any]:
@@ -94,15 +100,5 @@ def run(channel: Channel) -> dict[str, Any]:
         try:
             results = domain_restore(xenctrl, request, Callbacks(channel, xenctrl, args))
         except TargetError as error:
-            if error.call == "xc_domain_restore" and error.errno is None:
-                # No system call and no hypercall has failed: it is the bytes.
-                raise StreamError(
-                    error.last_log or "libxenguest refused the stream",
-                    offset=None,
-                    record="LIBXC_CONTEXT",
-                ) from error
-            if error.errno == errno.EBUSY and "populate physmap" in (error.last_log or ""):
-                # Xen's answer to more pages than xc_domain_setmaxmem allows.
-                error.remedy = "the image holds more memory than the configuration gives the domain"
-            raise
+            raise explained(error) from None
     return {"store_gfn": results.store_gfn, "console_gfn": results.console_gfn}
