@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,14 @@ def convert(options: argparse.Namespace, report: Report) -> int:
             to_eof=not isinstance(source, int),
             legacy=options.legacy,
         )
-        signals.run_abortable(ctx, ao)
-    written = ao.result()
+        written = signals.run_abortable(ctx, ao)
     before = None if isinstance(source, int) else os.path.getsize(source)
+    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+        _say(written, before, options, report)
+    return 0
+
+
+def _say(written: Written, before: int | None, options: argparse.Namespace, report: Report) -> None:
     report.event(
         "converted",
         path=written.path,
@@ -85,4 +91,3 @@ def convert(options: argparse.Namespace, report: Report) -> int:
     if options.compact:
         report.line(f"  memory   {written.details['frames']} frames")
     report.line(f"  time     {written.seconds:.2f} s")
-    return 0

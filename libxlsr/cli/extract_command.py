@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,13 @@ def extract(options: argparse.Namespace, report: Report) -> int:
     request = Request(options.format, options.frames, options.vaddr, options.cr3)
     directory = Path(options.image)
     if options.image != "-" and directory.is_dir():
-        _say(_run(directory, False, options, request, report), options, report)
-        return 0
-    source = image_source(options.image)
-    with opened(source) as fd:
-        written = _run(fd, not isinstance(source, int), options, request, report)
-    _say(written, options, report)
+        written = _run(directory, False, options, request, report)
+    else:
+        source = image_source(options.image)
+        with opened(source) as fd:
+            written = _run(fd, not isinstance(source, int), options, request, report)
+    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+        _say(written, options, report)
     return 0
 
 
@@ -90,8 +92,7 @@ def _run(
             deadline=options.deadline,
             to_eof=to_eof,
         )
-        signals.run_abortable(ctx, ao)
-    return ao.result()
+        return signals.run_abortable(ctx, ao)
 
 
 def _virtual_range(text: str) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """``libxlsr``: the commands, their exit codes, and the one line that an error gets.
 
 Exit codes: 0 done; 1 the stream is bad; 2 wrong usage; 3 the machine can't; 4 aborted or timed out.
+A command is aborted, too, when whoever reads standard output goes away before it is done. What was
+done by then stays done, and its exit code says so.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ exit codes:
   1  the stream is bad
   2  wrong usage
   3  the machine can't (no Xen, no permission, no space, …)
-  4  aborted or timed out
+  4  aborted or timed out, or nobody reads the output any more
 """
 
 _COMMANDS = {
@@ -48,21 +50,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     report = Report(json=options.json)
+    code: int = Aborted.exit_code  # unless the command comes to its end
     try:
         try:
-            code: int = options.command(options, report)
+            code = options.command(options, report)
         except LibxlsrError as error:
-            report.error(error)
             code = error.exit_code
+            report.error(error)
         except KeyboardInterrupt:  # where it is no event of a loop, as in cli/signals.py
-            aborted = Aborted("aborted by SIGINT")
-            report.error(aborted)
-            code = aborted.exit_code
+            report.error(Aborted("aborted by SIGINT"))
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has gone; what was done stays done.
+    except BrokenPipeError:  # whoever read our output has gone
         _drop_output()
-        return 0
     except OSError as error:
         # What is expected to fail says itself what it was; this is the rest, printing above all.
         _drop_output()

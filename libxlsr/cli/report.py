@@ -49,8 +49,12 @@ class Report:
     def error(self, error: LibxlsrError) -> None:
         """What went wrong, and what went wrong after it."""
         if self.json:
-            self.event("error", **error_members(error))
-            return
+            try:
+                self.event("error", **error_members(error))
+            except BrokenPipeError:  # whoever read it has gone; somebody may read the other one
+                pass
+            else:
+                return
         print(f"libxlsr: error: {one_line(str(error))}", file=sys.stderr)
         for later in error.later:
             print(f"libxlsr: then: {one_line(str(later))}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -147,11 +148,11 @@ def restore(options: argparse.Namespace, report: Report) -> int:
             legacy=options.legacy,
             trace=_log_transition if options.verbose > 1 else None,
         )
-        signals.run_abortable(ctx, ao)
-    result = ao.result()
-    _say(result, choice, report)
-    if console is not None:
+        result = signals.run_abortable(ctx, ao)
+    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+        _say(result, choice, report)
         sys.stdout.flush()
+    if console is not None:
         sys.stderr.flush()
         os.execv(console, [console, "console", str(result.guest.domid)])
     return 0

@@ -6,23 +6,31 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TypeVar
 
 from libxlsr.errors import Aborted
-from libxlsr.events import READ, Ao, Context, run
+from libxlsr.events import READ, Ao, Context
+from libxlsr.operations.waiting import wait
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_abortable(ctx: Context, ao: Ao[Any]) -> None:
-    """Run the loop until ``ao`` is done. One of SIGNALS aborts it, and so does whatever else ends
-    the loop, so that on return everything is done or undone."""
-    try:
-        with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
-            run(ctx, lambda: ao.done)
-    finally:
-        ao.abort()
-        run(ctx, lambda: ao.done)
+def run_abortable(ctx: Context, ao: Ao[T]) -> T:
+    """Run the loop until ``ao`` is done; its result. Raises its error.
+
+    One of SIGNALS aborts it, and so does whatever else ends the loop, so that on return everything
+    is done or undone. So does the end of whoever reads what it prints.
+    """
+    with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+        try:
+            return wait(ctx, ao)
+        except BrokenPipeError:
+            try:
+                return ao.result()  # it was done already
+            except Aborted:
+                raise Aborted("aborted, as whoever reads standard output has gone") from None
 
 
 @contextmanager

@@ -88,6 +88,10 @@ class Ao(Generic[T]):
         if self._abort_handler is not None:
             self._ctx.call_soon(self._call_abort_handler)
 
+    def drop_progress(self) -> None:
+        """Call ``on_progress`` no more, not even for what was on its way."""
+        self._on_progress = None
+
     # The operation's side.
 
     def set_abort_handler(self, handler: AbortHandler) -> None:
@@ -104,7 +108,7 @@ class Ao(Generic[T]):
     def progress(self, event: Any) -> None:
         """Tell the caller. Ignored after the completion."""
         if self._on_progress is not None and not self.done:
-            self._ctx.call_soon(self._on_progress, event)
+            self._ctx.call_soon(self._tell, event)
 
     def complete(self, result: T) -> None:
         """The operation has succeeded. Raises AoStateError when it was completed before."""
@@ -132,6 +136,10 @@ class Ao(Generic[T]):
         self._abort_handler = None
         if self._on_done is not None:
             self._ctx.call_soon(self._on_done, self)
+
+    def _tell(self, event: Any) -> None:
+        if self._on_progress is not None:
+            self._on_progress(event)
 
     def _call_abort_handler(self) -> None:
         if self._abort_handler is not None and self.aborting is not None:

@@ -1,23 +1,57 @@
-"""Waiting for an operation: what its blocking form does."""
+"""Waiting for an operation: what its blocking form does, and a command."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import logging
+from typing import Any, TypeVar
 
+from libxlsr.errors import LibxlsrError
 from libxlsr.events import Ao, Context, run
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+RAISED_MAX = 100
+"""Exceptions that undoing puts up with (somebody presses Ctrl-C again and again); a fault of ours
+that raises in each round must not make it endless."""
 
 
 def wait(ctx: Context, ao: Ao[T]) -> T:
     """Run the loop until ``ao`` is done; its result. Raises its error.
 
-    An exception that ends the loop, such as KeyboardInterrupt, aborts it first, so that everything
-    is done or undone when it gets on.
+    An exception that ends the loop, such as KeyboardInterrupt or one of the progress callback,
+    aborts it first, so that everything is done or undone when it gets on. Whatever is raised
+    meanwhile is only logged, and the callback is told no more.
     """
     try:
         run(ctx, lambda: ao.done)
-    finally:
-        ao.abort()
-        run(ctx, lambda: ao.done)
+    except BaseException:
+        _undo(ctx, ao)
+        raise
     return ao.result()
+
+
+def _undo(ctx: Context, ao: Ao[Any]) -> None:
+    ao.drop_progress()
+    ao.abort()
+    for _ in range(RAISED_MAX):
+        try:
+            run(ctx, lambda: ao.done)
+        except BaseException as error:
+            logger.warning("while an operation was undone: %r", error)
+        else:
+            _say_what_is_left(ao)
+            return
+    logger.error("an operation was not undone to its end")
+
+
+def _say_what_is_left(ao: Ao[Any]) -> None:
+    """Who interrupts hears neither of a result that can't be undone any more nor of errors."""
+    try:
+        ao.result()
+    except LibxlsrError as error:
+        for later in error.later:
+            logger.error("while an operation was undone: %s", later)
+    else:
+        logger.warning("interrupted too late: the operation was done already")

@@ -80,6 +80,14 @@ def test_progress_comes_in_order_and_never_after_the_completion(fake_ctx: Contex
     assert log == [1, 2, "done"]
 
 
+def test_dropped_progress_does_not_come_even_if_it_was_on_its_way(fake_ctx: Context) -> None:
+    ao: Ao[str] = Ao(fake_ctx, on_progress=lambda event: pytest.fail("dropped"))
+    ao.progress(1)
+    ao.drop_progress()
+    ao.progress(2)
+    fake_ctx.dispatch({})
+
+
 def test_abort_calls_the_handler_once_on_the_egc_and_the_operation_ends_it(
     fake_ctx: Context,
 ) -> None:
