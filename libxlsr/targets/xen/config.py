@@ -82,6 +82,7 @@ class DomainConfig:
     """None: where the host has it."""
 
     oos: bool
+    driver_domain: bool
     nested_hvm: bool
     vpmu: bool
     msr_relaxed: bool
@@ -163,6 +164,7 @@ def read_config(config: xl.Config) -> DomainConfig:
         shadow_memkb=config.shadow_memkb,
         hap=config.defbool("c_info", "hap"),
         oos=reader.flag("c_info", "oos", default=True),
+        driver_domain=reader.flag("c_info", "driver_domain", default=False),
         nested_hvm=reader.flag("b_info", "nested_hvm", default=False)
         or reader.flag(*own, "nested_hvm", default=False),
         vpmu=reader.flag("b_info", "vpmu", default=False),

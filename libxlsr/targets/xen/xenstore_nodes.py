@@ -101,7 +101,9 @@ def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     controls += ["sysrq"]
     for name in controls:
         make_node(nodes, f"{paths.domain}/control/{name}", writes)
-    for name in ("data", "drivers", "feature", "attr", "error"):
+    own = ["data", "drivers", "feature", "attr", "error"]
+    own += ["libxl", "device-model"] if config.driver_domain else []
+    for name in own:
         make_node(nodes, f"{paths.domain}/{name}", writes)
     nodes.write(f"{paths.vm}/uuid", str(config.uuid))
     for key, value in config.xsdata:

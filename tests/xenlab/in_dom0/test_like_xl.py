@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .guests import Guest, wait_until, xl
+from libxlsr.targets.xen.target import XenOptions
+
+from .guests import IMAGES, Guest, wait_until, xl
 from .restoring import restore_file
 from .twins import look_at
 
@@ -27,6 +29,20 @@ def test_xenstore_and_xl_list_agree_with_xl_s_own(guest: Guest) -> None:
     assert ours.listed == of_xl.listed
     assert ours.nodes["/local/domain/N/name"].startswith(f'"{guest.name}"')
     assert of_xl.unlisted_differences(ours) == {}
+
+
+def test_a_driver_domain_has_xl_s_nodes(guest: Guest, tmp_path: Path) -> None:
+    config = tmp_path / "driver.cfg"
+    config.write_text(IMAGES.joinpath(f"{guest.kind}.cfg").read_text() + "driver_domain=1\n")
+    xl("restore", str(config), str(guest.image))
+    of_xl = look_at(guest)
+    guest.destroy()
+    restore_file(guest.image, XenOptions(overrides=[("c_info.driver_domain", '"True"')]))
+    ours = look_at(guest)
+
+    assert "/local/domain/N/libxl" in of_xl.nodes
+    assert ours.nodes["/local/domain/N/libxl"] == of_xl.nodes["/local/domain/N/libxl"]
+    assert ours.nodes["/local/domain/N/device-model"] == of_xl.nodes["/local/domain/N/device-model"]
 
 
 @pytest.fixture
