@@ -107,6 +107,10 @@ class DomainConfig:
     slack_memkb: int
     pool_name: str | None
     ssidref: int
+    ssid_labels: dict[str, str]
+    """XSM's labels by their places. They stand above the numbers, which another policy or boot
+    may give to others."""
+
     passthrough: str
     device_model_version: str
     sched_params: SchedParams
@@ -190,6 +194,7 @@ def read_config(config: xl.Config) -> DomainConfig:
         slack_memkb=config.integer(*own, "slack_memkb", maximum=MEMKB_MAX) or 0,
         pool_name=config.string("c_info", "pool_name"),
         ssidref=config.integer("c_info", "ssidref", maximum=2**32 - 1) or SECINITSID_DOMU,
+        ssid_labels=reader.ssid_labels(),
         passthrough=config.string("c_info", "passthrough") or "default",
         device_model_version=config.string("b_info", "device_model_version") or "qemu_xen",
         sched_params=reader.sched_params(),
@@ -273,6 +278,12 @@ class _Reader:
             budget=number("budget", 2**31 - 1),
             extratime=None if extratime is None else bool(extratime),
         )
+
+    def ssid_labels(self) -> dict[str, str]:
+        # device_model_ssid_label is a stub domain's.
+        places = (("c_info", "ssid_label"), ("b_info", "exec_ssid_label"))
+        labels = {".".join(place): self._config.string(*place) for place in places}
+        return {place: label for place, label in labels.items() if label}
 
     def bitmap(self, *path: str, limit: int = 1 << 16) -> frozenset[int]:
         value = self._config.value(*path)

@@ -34,6 +34,7 @@ def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_bal
     host = xenctrl.physinfo()
     problems = [
         *guest_type_problems(config, host),
+        *label_problems(config),
         *device_problems(config),
         *device_model_problems(config),
         *device_checks.problems(config, xenstore),
@@ -66,6 +67,15 @@ def guest_type_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:
             yield f"{config.max_vcpus} vCPUs, a {kind.upper()} guest has {HVM_MAX_VCPUS} at most"
     if config.tsc_mode not in (0, 1, 2):
         yield "its TSC mode is not known"
+
+
+def label_problems(config: DomainConfig) -> Iterator[str]:
+    """Labels of Xen's security modules, which libxl would have Xen's policy look up."""
+    for place, label in config.ssid_labels.items():
+        yield (
+            f"it has the XSM label {printable(label, 80)}, which can't be restored "
+            f"(leave it out with --config-override {place}=null)"
+        )
 
 
 def device_model_problems(config: DomainConfig) -> Iterator[str]:

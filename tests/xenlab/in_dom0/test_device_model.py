@@ -109,6 +109,8 @@ def test_ten_logs_are_kept(hvm_image: Path) -> None:
         ("b_info.device_model_version", "qemu_xen_traditional", "no Xen runs today"),
         ("b_info.device_model_stubdomain", "True", "stub domain"),
         ("b_info.dm_restrict", "True", "dm_restrict"),
+        ("b_info.device_model_user", "nobody", "as the user nobody"),
+        ("c_info.ssid_label", "system_u:system_r:domU_t", "XSM label"),
     ],
 )
 def test_what_can_not_be_restored(hvm_image: Path, place: str, value: str, says: str) -> None:

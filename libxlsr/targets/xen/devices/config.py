@@ -353,8 +353,14 @@ def _unsupported(reader: _Reader, own: tuple[str, ...], kind: str) -> list[str]:
     for member, what in (("ioports", "I/O ports"), ("irqs", "IRQs"), ("iomem", "I/O memory")):
         if reader.config.value("b_info", member):
             found.append(f"it has {what} of the host, which can't be restored")
-    if kind != "hvm":
+    if kind != "hvm":  # libxl, too, runs the device model of others as root
         return found
+    user = reader.text("b_info", "device_model_user")
+    if user is not None:
+        found.append(
+            f"its device model runs as the user {printable(user, 40)}, which can't be restored "
+            "(let it be root with --config-override b_info.device_model_user=null)"
+        )
     if reader.choice(BIOSES, *own, "bios") == "rombios":
         found.append("its BIOS is rombios, which no device model has today")
     if reader.flag(*own, "spice", "enable", default=False):

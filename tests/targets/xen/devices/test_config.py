@@ -114,6 +114,7 @@ def test_whose_disk_it_is(
         ("device_model_version", "qemu_xen_traditional", "qemu_xen_traditional"),
         ("device_model_stubdomain", "True", "stub domain"),
         ("dm_restrict", "True", "dm_restrict"),
+        ("device_model_user", "qemu", "as the user qemu, "),
         ("ioports", [{"first": 1, "number": 1}], "I/O ports"),
         ("irqs", [3], "IRQs"),
         ("iomem", [{"start": 1}], "I/O memory"),
@@ -125,6 +126,17 @@ def test_what_can_not_be_done(
     hvm_tree["b_info"][member] = value
     (sentence,) = read(hvm_tree).unsupported
     assert says in sentence
+
+
+@pytest.mark.parametrize("user", ["", None])
+def test_no_user_of_the_device_model(hvm_tree: dict[str, Any], user: str | None) -> None:
+    hvm_tree["b_info"]["device_model_user"] = user
+    assert read(hvm_tree).unsupported == ()
+
+
+def test_of_a_pv_guest_the_device_model_is_roots_whatever_its_user(tree: dict[str, Any]) -> None:
+    tree["b_info"]["device_model_user"] = "qemu"
+    assert read(tree).unsupported == ()
 
 
 @pytest.mark.parametrize(
