@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Callable, Protocol
 
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.events import Context
+from libxlsr.events import Context, ImmediateEvent
 from libxlsr.targets.base import Done
+
+log = logging.getLogger(__name__)
 
 
 class Step(Protocol):
@@ -29,6 +32,7 @@ class Call:
     def __init__(self, ctx: Context, function: Callable[[], object]) -> None:
         self._ctx = ctx
         self._function = function
+        self._event: ImmediateEvent | None = None
 
     def start(self, done: Done) -> None:
         """See `Step`."""
@@ -37,7 +41,8 @@ class Call:
 
     def stop(self) -> None:
         """See `Step`."""
-        self._event.deregister()
+        if self._event is not None:
+            self._event.deregister()
 
 
 class Wait:
@@ -63,7 +68,8 @@ class Chain:
     what has come of those.
 
     ``doing`` says what the steps are for, in the message of a system call that fails: "finish the
-    domain".
+    domain". Any exception of a step is an error that *done* gets (`as_error`): if it left the loop,
+    *done* would never come, and nothing be undone.
     """
 
     def __init__(self, ctx: Context, steps: Iterable[Step], done: Done, *, doing: str) -> None:
@@ -103,15 +109,25 @@ class Chain:
                 self._current = step
                 step.start(self._go_on)
                 return
-        except (LibxlsrError, OSError) as failure:
+        except Exception as failure:
             self._current = None
             error = as_error(failure, self._doing)
         self._ctx.call_soon(self._done, error)
 
 
 def as_error(error: Exception, doing: str) -> LibxlsrError:
-    """The error itself, or a TargetError for a system call's."""
+    """The error itself, or a TargetError for a system call's, or for what must not happen.
+
+    The latter names the exception, has it as its cause, and its traceback goes to the debug log.
+    """
     if isinstance(error, LibxlsrError):
         return error
-    assert isinstance(error, OSError)
-    return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
+    if isinstance(error, OSError):
+        return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
+    log.debug("internal error: could not %s", doing, exc_info=error)
+    internal = TargetError(
+        f"internal error: could not {doing}: {type(error).__name__}: {error}",
+        remedy="please report it, with what is logged at level debug",
+    )
+    internal.__cause__ = error
+    return internal

@@ -178,7 +178,7 @@ class XenTarget:
             start = rewind(stream)
             if start is not None:
                 check_cpu_policy(xenctrl, self._state.domid, fd, start)
-        except (LibxlsrError, OSError) as error:
+        except Exception as error:
             self._ctx.call_soon(done, None, as_error(error, "restore the domain"))
             return
 
@@ -196,7 +196,7 @@ class XenTarget:
         self._look_at_progress(fd, start)
         try:
             self._describe(self._state)
-        except (LibxlsrError, OSError) as error:
+        except Exception as error:
             self._helper.abort(as_error(error, "describe the domain"))
 
     def _describe(self, state: create.BuildState) -> None:
@@ -363,8 +363,8 @@ class XenTarget:
             release = xenctrl.xen_version().release
             if not self._options.paused:
                 xenctrl.domain_unpause(domid)
-        except LibxlsrError as error:
-            done(None, error)
+        except Exception as error:
+            done(None, as_error(error, "let the domain run"))
             return
         self._undo.forget()
         restored = Restored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from typing import Callable
 
@@ -70,6 +71,39 @@ def test_nothing_is_done_after_an_error(ctx: Context, ended: Ended, error: Excep
     if isinstance(error, OSError):
         assert came.errno == errno.ENOSPC
         assert "could not do it (/a/file)" in str(came)
+
+
+def test_an_exception_that_must_not_be_is_an_error_as_well(
+    ctx: Context, ended: Ended, caplog: pytest.LogCaptureFixture
+) -> None:
+    bug = TypeError("'NoneType' object is not iterable")
+    with caplog.at_level(logging.DEBUG, "libxlsr"):
+        Chain(ctx, [Call(ctx, fail(bug))], ended, doing="do it").start()
+        run_until(ctx, lambda: bool(ended.errors))
+    (came,) = ended.errors
+    assert isinstance(came, TargetError)
+    assert str(came).startswith(
+        "internal error: could not do it: TypeError: 'NoneType' object is not iterable; "
+        "please report it"
+    )
+    assert came.__cause__ is bug
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info and record.exc_info[1]) == (logging.DEBUG, bug)
+
+
+def test_aborted_after_an_interrupt_in_a_step(ctx: Context, ended: Ended) -> None:
+    """As Ctrl-C does it to a restore that blocks: what it interrupts is no error of the step."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    reason = Aborted()
+    chain = Chain(ctx, [Call(ctx, interrupted)], ended, doing="test")
+    with pytest.raises(KeyboardInterrupt):
+        chain.start()
+    chain.abort(reason)
+    run_until(ctx, lambda: bool(ended.errors))
+    assert ended.errors == [reason]
 
 
 def test_a_step_that_says_an_error(ctx: Context, ended: Ended) -> None:
