@@ -102,7 +102,9 @@ def add_parser(commands: Any) -> None:
         help="it is an image of Xen 4.5 or older, even if its head doesn't show it",
     )
     parser.add_argument(
-        "--balloon", action="store_true", help="on Xen: let dom0 give up memory if it is short"
+        "--balloon",
+        action="store_true",
+        help="on Xen: let dom0 give up memory if it is short (one restore at a time)",
     )
     parser.add_argument(
         "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"

@@ -4,6 +4,8 @@ The order of a restore, and where each part of it is (libxl's function in bracke
 
     preflight       what can be known beforehand, said in one message
     memory          how much the domain needs, and whether it is there
+    creation_lock   where dom0 may be ballooned: no other domain is made meanwhile
+    ballooning      dom0 gives up what is missing [xl's freemem]
     create          xc_domain_create, limits, event channels, paging pool, TSC
                     [libxl__domain_make, libxl__build_pre, libxl__arch_domain_create]
     cpu_policy      whether the host can give the guest its CPU, where the image is a file

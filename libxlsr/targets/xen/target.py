@@ -27,9 +27,11 @@ from libxlsr.targets.base import (
     Restored,
     TargetHooks,
 )
-from libxlsr.targets.xen import console, create, memory, preflight, xenstore_nodes
+from libxlsr.targets.xen import console, create, preflight, xenstore_nodes
+from libxlsr.targets.xen.ballooning import ballooning
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
+from libxlsr.targets.xen.creation_lock import CreationLock
 from libxlsr.targets.xen.device_model import emulator_state
 from libxlsr.targets.xen.device_model.model import DeviceModel
 from libxlsr.targets.xen.device_model.program import needs_device_model
@@ -58,7 +60,8 @@ class XenOptions:
 
     ``overrides`` are (key, value) of ``overrides.apply_overrides``. ``config`` stands in for the
     configuration of an image that has none. ``paused`` leaves the domain paused. ``balloon`` lets
-    dom0 give memory up where the host lacks it. ``spare_helper`` has a helper ready, on the context
+    dom0 give memory up where the host lacks it, for one restore at a time (``creation_lock``).
+    ``spare_helper`` has a helper ready, on the context
     of the restore.
     """
 
@@ -83,6 +86,7 @@ class XenTarget:
         self._xenctrl: Xenctrl | None = None
         self._xenstore: Xenstore | None = None
         self._watches: Watches | None = None
+        self._creation_lock: CreationLock | None = None
         self._state: create.BuildState | None = None
         self._domid: int | None = None
         self._rings: Rings | None = None
@@ -113,7 +117,8 @@ class XenTarget:
     def _prepare(self, image: ImageDescription, done: Done) -> None:
         def steps() -> Iterator[Step]:
             yield Call(self._ctx, lambda: self._check(image))
-            yield from self._ballooning()
+            if self._options.balloon:
+                yield from self._ballooning()
             yield Call(self._ctx, self._make_domain)
 
         self._take(steps(), done, doing="prepare the domain")
@@ -141,11 +146,9 @@ class XenTarget:
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
-        host = xenctrl.physinfo()
-        hap = preflight.hap_of(config, host)
-        if memory.missing_memkb(config, host, hap):
-            needed = memory.needed_memkb(config, hap)
-            yield memory.Ballooning(self._ctx, xenctrl, xenstore, needed)
+        self._creation_lock = CreationLock(self._ctx)
+        yield self._creation_lock
+        yield from ballooning(self._ctx, xenctrl, xenstore, config, self._undo)
 
     def _read_config(self, image: ImageDescription) -> DomainConfig:
         found = image.config if image.config is not None else self._options.config
@@ -465,6 +468,8 @@ class XenTarget:
         self._xenctrl.domain_destroy(domid)
 
     def _close(self) -> None:
+        if self._creation_lock is not None:
+            self._creation_lock.close()
         if self._watches is not None:
             self._watches.close()
         if self._xenstore is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.errors import TargetError
+from libxlsr.errors import StreamError, TargetError
 from libxlsr.events import Context, run
 from libxlsr.operations.progress import Progress
 from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.xen.creation_lock import LOCK_FILE
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
+from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest, saved_guest, xl
 from .restoring import restore, restore_file
@@ -23,6 +26,7 @@ from .restoring import restore, restore_file
 ROUNDS = 10
 MIB = 1 << 20
 BALLOONED = 64
+DOM0_TARGET = "/local/domain/0/memory/target"
 
 # Another process, that a migration's sender may be: chunks that no record's size is a multiple of.
 SENDER = """\
@@ -164,3 +168,44 @@ def test_dom0_gives_up_memory_when_asked(guest: Guest) -> None:
     finally:
         guest.destroy()
         xl("mem-set", "0", f"{dom0.total_bytes // MIB}m")
+
+
+@pytest.mark.parametrize("guest", ["pvh"], indirect=True)
+def test_dom0_gets_its_memory_back_when_the_restore_fails(guest: Guest, tmp_path: Path) -> None:
+    with Xenctrl() as xenctrl, Xenstore() as xenstore:
+        free = xenctrl.physinfo().allocatable_bytes // MIB
+        dom0 = xenctrl.domain_info(0)
+        assert dom0 is not None
+        xl("mem-set", "0", f"{dom0.total_bytes // MIB}m")
+        before = xenstore.read(DOM0_TARGET)
+        wanted = str(free + BALLOONED)
+        more = [("maxmem", wanted), ("memory", wanted)]
+        cut = tmp_path / "cut.save"
+        cut.write_bytes(guest.image.read_bytes()[:100_000])
+        with pytest.raises((StreamError, TargetError)):
+            restore_file(cut, XenOptions(overrides=more, balloon=True))
+        assert xenstore.read(DOM0_TARGET) == before
+
+
+@pytest.mark.parametrize("guest", ["pv"], indirect=True)
+def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
+    domids: list[int | None] = []
+    ctx = Context()
+    target = XenTarget(ctx, XenOptions(balloon=True))
+    fd = os.open(guest.image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with LOCK_FILE.open("w") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)  # as xl does
+
+            def let_go() -> None:
+                domids.append(target.domid)
+                fcntl.lockf(held, fcntl.LOCK_UN)
+
+            ctx.call_later(5, let_go)
+            ao = restore_ao(ctx, fd, target)
+            run(ctx, lambda: ao.done)
+    finally:
+        os.close(fd)
+    assert domids == [None]
+    assert ao.result().guest.domid == target.domid
+    guest.wait_for_ticks(1)
