@@ -60,7 +60,8 @@ class Adapter:
     their own. ``limit`` is how many of them have helpers running at the same time (default: one for
     each CPU). ``spare_helper`` keeps a helper ready for the next domain (`SpareHelper`); raises
     TargetError when it can't be started. To be made inside a coroutine. As an async context manager
-    it aborts, at its end, what still runs, and waits until that is undone.
+    it aborts, at its end, what still runs, and waits until that is undone. What is started on an
+    adapter that is closed raises RuntimeError.
 
     The loop is used through ``add_reader``, ``add_writer``, ``call_soon`` and ``call_at`` alone. A
     file that the loop refuses to watch (epoll does so with EPERM for a regular one) is always
@@ -87,6 +88,7 @@ class Adapter:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_when = 0.0
         self._running: set[Restoration] = set()
+        self._closed = False
         self.ctx.on_change = self._schedule
         self.ctx.on_fd_change = self._fd_changed
         self._schedule()
@@ -105,6 +107,7 @@ class Adapter:
         name: str | None = None,
     ) -> Restoration:
         """A restore to be entered with ``async with``. The arguments are those of `restore`."""
+        self._check_open()
         chosen = choose(target).target
         if chosen == "xen" and self._spare is not None:
             xen = dataclasses.replace(xen or XenOptions(), spare_helper=self._spare)
@@ -124,6 +127,7 @@ class Adapter:
         return Restoration(self, source, start)
 
     async def __aenter__(self) -> Adapter:
+        self._check_open()
         return self
 
     async def __aexit__(
@@ -133,13 +137,19 @@ class Adapter:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            for restoration in tuple(self._running):
-                await restoration.__aexit__(exc_type, exc, traceback)
+            await self._undo(tuple(self._running), exc_type)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Let go of the loop and of the context; whatever still runs on it stands still then."""
+        """Let go of the loop and of the context.
+
+        Who waits for a restore that still runs gets RuntimeError; the end of its ``async with``
+        undoes it, blocking.
+        """
+        self._closed = True
+        for restoration in self._running:
+            restoration._wake()
         self.ctx.on_change = self.ctx.on_fd_change = None
         for fd in tuple(self._registered):
             self._unregister(fd)
@@ -149,6 +159,34 @@ class Adapter:
         self._round_handle = self._timer = None
         if self._spare is not None:
             self._spare.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the adapter is closed")
+
+    async def _undo(
+        self, restorations: tuple[Restoration, ...], exc_type: type[BaseException] | None
+    ) -> None:
+        """Abort all of them, then wait for each. What interrupts that is raised at the end."""
+        reason = "cancelled" if exc_type is asyncio.CancelledError else "abandoned"
+        for restoration in restorations:
+            restoration._give_up(Aborted(reason))
+        # A coroutine that is thrown away can't wait for its loop, which may be closed.
+        can_wait = exc_type is not GeneratorExit
+        interrupted: BaseException | None = None
+        for restoration in restorations:
+            while restoration in self._running:
+                if self._closed or not can_wait:
+                    run(self.ctx, lambda: not self._running.intersection(restorations))
+                    break
+                try:
+                    await restoration._over.wait()
+                except asyncio.CancelledError as error:
+                    interrupted = error
+                except GeneratorExit as error:
+                    interrupted, can_wait = error, False
+        if interrupted is not None:
+            raise interrupted
 
     # The context's hooks.
 
@@ -259,6 +297,7 @@ class Restoration:
     async def __aenter__(self) -> Restoration:
         if self._ao is not None:
             raise RuntimeError("a restoration is entered once")
+        self._adapter._check_open()
         with ExitStack() as resources:
             fd = resources.enter_context(opened(self._source))
             self._ao = self._start(fd=fd, on_done=self._done, on_progress=self._progress)
@@ -272,33 +311,22 @@ class Restoration:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        ao = self._started()
-        cancelled: BaseException | None = None
-        while not ao.done:
-            ao.abort(Aborted("cancelled" if exc_type is asyncio.CancelledError else "abandoned"))
-            if exc_type is GeneratorExit:
-                self._undo_without_loop()
-                break
-            try:
-                await self._over.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-            except GeneratorExit:
-                self._undo_without_loop()
-                raise
-        if exc_type is asyncio.CancelledError:
-            self._say_what_is_left()
-        elif cancelled is not None:
-            raise cancelled
+        self._started()
+        try:
+            await self._adapter._undo((self,), exc_type)
+        finally:
+            if exc_type is asyncio.CancelledError:
+                self._say_what_is_left()
 
     def __aiter__(self) -> Restoration:
         return self
 
     async def __anext__(self) -> Progress:
-        ao = self._started()
+        self._started()
         while not self._unread:
-            if ao.done:
+            if self not in self._adapter._running:
                 raise StopAsyncIteration
+            self._adapter._check_open()
             self._news.clear()
             await self._news.wait()
         return self._unread.popleft()
@@ -307,6 +335,8 @@ class Restoration:
         """Wait for the result. Raises an error of `libxlsr.errors`; then everything is undone."""
         ao = self._started()
         await self._over.wait()
+        if self in self._adapter._running:
+            self._adapter._check_open()
         return ao.result()
 
     def abort(self, reason: LibxlsrError | None = None) -> None:
@@ -327,13 +357,18 @@ class Restoration:
     def _done(self, _ao: Ao[RestoreResult]) -> None:
         self._adapter._running.discard(self)
         self._resources.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake who waits: this is over, or the adapter was closed."""
         self._over.set()
         self._news.set()
 
-    def _undo_without_loop(self) -> None:
-        """The coroutine was thrown away, its loop may be closed: undo before it is gone."""
+    def _give_up(self, reason: Aborted) -> None:
+        """Abort, unless that is under way: a second reason would only pass for a later error."""
         ao = self._started()
-        run(self._adapter.ctx, lambda: ao.done)
+        if ao.aborting is None:
+            ao.abort(reason)
 
     def _say_what_is_left(self) -> None:
         """The canceller hears neither of a result that came too late to be undone nor of errors."""

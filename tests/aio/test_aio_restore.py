@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl
+from libxlsr.operations.helper_limit import HelperLimit
 from libxlsr.stream.machine import State
 from libxlsr.testing.leaks import children
 
@@ -110,7 +112,22 @@ async def _until_drained(read_end: int) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
+async def _stop_helpers() -> None:
+    """Stop this process's helpers: none can end before it goes on, whatever it is sent."""
+    for helper in children():
+        os.kill(helper, signal.SIGSTOP)
+    while not all(state.endswith(" T") for state in children().values()):
+        await asyncio.sleep(0)
+
+
+def _let_helpers_go_on() -> None:
+    for helper in children():
+        os.kill(helper, signal.SIGCONT)
+
+
+def test_a_second_cancel_waits_too(
+    run_async: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def cancel_twice(read_end: int) -> None:
         phases: list[Phase] = []
         async with aio.Adapter() as adapter:
@@ -125,8 +142,7 @@ def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
             task = asyncio.ensure_future(watched())
             while Phase.MEMORY not in phases:
                 await asyncio.sleep(0)
-            (helper,) = children()
-            os.kill(helper, signal.SIGSTOP)  # it can't end before it goes on
+            await _stop_helpers()
             task.cancel()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -134,7 +150,7 @@ def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
             task.cancel()
             await asyncio.sleep(0)
             assert not task.done()
-            os.kill(helper, signal.SIGCONT)
+            _let_helpers_go_on()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert adapter.ctx.registered() == []
@@ -142,6 +158,7 @@ def test_a_second_cancel_waits_too(run_async: Run, tmp_path: Path) -> None:
     with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _write_end):
         run_async(cancel_twice(read_end))
     assert list(tmp_path.iterdir()) == []
+    assert caplog.text == ""  # nothing went wrong, so nothing is said
 
 
 def test_wait_for_ends_it(run_async: Run, tmp_path: Path) -> None:
@@ -312,6 +329,104 @@ def test_an_adapter_that_is_left_aborts_what_runs(run_async: Run, tmp_path: Path
 
     with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _write_end):
         run_async(leave(read_end))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_undoes_all_at_once_and_to_the_end(
+    run_async: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three helpers that can't end before they go on, and a cancel while they are waited for."""
+    count = 3
+    phases: list[list[Phase]] = [[] for _ in range(count)]
+
+    async def watched(adapter: aio.Adapter, number: int, read_end: int) -> None:
+        output = tmp_path / f"guest-{number}"
+        async with adapter.restoration(read_end, target="image", output=output) as restoration:
+            async for progress in restoration:
+                phases[number].append(progress.phase)
+            await restoration.result()
+
+    async def until_all_are_in(phase: Phase) -> None:
+        while not all(phase in seen for seen in phases):
+            await asyncio.sleep(0)
+
+    async def leave(read_ends: list[int]) -> None:
+        adapter = aio.Adapter(limit=HelperLimit(count))
+        tasks: list[asyncio.Task[None]] = []
+
+        async def body() -> None:
+            async with adapter:
+                tasks.extend(
+                    asyncio.ensure_future(watched(adapter, number, read_end))
+                    for number, read_end in enumerate(read_ends)
+                )
+                await until_all_are_in(Phase.MEMORY)
+                await _stop_helpers()
+
+        leaving = asyncio.ensure_future(body())
+        await until_all_are_in(Phase.UNDOING)
+        assert not any(task.done() for task in tasks)
+        leaving.cancel()
+        _let_helpers_go_on()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert adapter.ctx.registered() == []
+        for task in tasks:
+            with pytest.raises(Aborted, match="abandoned"):
+                await task
+
+    with ExitStack() as pipes:
+        half = IMAGE[: len(IMAGE) // 2]
+        run_async(leave([pipes.enter_context(pipe_holding(half))[0] for _ in range(count)]))
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.text == ""
+
+
+def test_a_closed_adapter_starts_nothing(run_async: Run, image: Path, tmp_path: Path) -> None:
+    async def closed() -> None:
+        adapter = aio.Adapter()
+        before = adapter.restoration(image, target="image", output=tmp_path / "guest")
+        adapter.close()
+        with pytest.raises(RuntimeError, match="adapter is closed"):
+            async with before:
+                pass
+        with pytest.raises(RuntimeError, match="adapter is closed"):
+            await aio.restore(image, target="image", output=tmp_path / "guest", adapter=adapter)
+        with pytest.raises(RuntimeError, match="adapter is closed"):
+            async with adapter:
+                pass
+
+    run_async(closed())
+    assert [entry.name for entry in tmp_path.iterdir()] == [image.name]
+
+
+def test_closing_an_adapter_ends_what_runs(run_async: Run, tmp_path: Path) -> None:
+    async def close(first: int, second: int) -> None:
+        adapter = aio.Adapter(limit=HelperLimit(2))
+
+        async def iterate() -> None:
+            async with adapter.restoration(
+                second, target="image", output=tmp_path / "second"
+            ) as restoration:
+                async for _progress in restoration:
+                    pass
+
+        tasks = [
+            asyncio.ensure_future(
+                aio.restore(first, target="image", output=tmp_path / "first", adapter=adapter)
+            ),
+            asyncio.ensure_future(iterate()),
+        ]
+        while len(list(tmp_path.iterdir())) < 2:
+            await asyncio.sleep(0)
+        adapter.close()
+        for task in tasks:
+            with pytest.raises(RuntimeError, match="adapter is closed"):
+                await task
+
+    half = IMAGE[: len(IMAGE) // 2]
+    with pipe_holding(half) as (first, _), pipe_holding(half) as (second, _):
+        run_async(close(first, second))
     assert list(tmp_path.iterdir()) == []
 
 
