@@ -451,19 +451,25 @@ def test_the_daemon_keeps_its_signals_threads_and_children(
             process = await asyncio.create_subprocess_exec("sh", "-c", f"exit {number}")
             statuses.append(await process.wait())
 
-        await asyncio.gather(
-            aio.restore(image, target="image", output=tmp_path / "guest"),
-            *(own_child(number) for number in range(5)),
-        )
+        async with aio.Adapter() as adapter:
+            restoration = adapter.restoration(image, target="image", output=tmp_path / "guest")
+            async with restoration:
+                async for progress in restoration:
+                    if progress.phase is Phase.MEMORY:
+                        break
+                assert children()
+                forked = os.fork()
+                if forked == 0:
+                    os._exit(7)
+                await asyncio.gather(
+                    restoration.result(), *(own_child(number) for number in range(5))
+                )
+        assert os.WEXITSTATUS(os.waitpid(forked, 0)[1]) == 7
         return sorted(status for status in statuses if status is not None)
 
-    forked = os.fork()
-    if forked == 0:
-        os._exit(7)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT)}
     assert run_async(beside_children()) == [0, 1, 2, 3, 4]
     assert {number: signal.getsignal(number) for number in handlers} == handlers
-    assert os.WEXITSTATUS(os.waitpid(forked, 0)[1]) == 7
 
 
 def test_there_is_no_thread(image: Path, tmp_path: Path) -> None:
