@@ -18,26 +18,22 @@ model; then it asks by QMP, as is done here: only QMP tells why it is not.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 from libxlsr.errors import LibxlsrError, TargetError, TimedOut
-from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
+from libxlsr.events import Context, TimeEvent
 from libxlsr.formats.text import printable
 from libxlsr.targets.base import Done
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.device_model import emulator_state
 from libxlsr.targets.xen.device_model.args import Sockets, arguments, environment
 from libxlsr.targets.xen.device_model.log_file import LOG_DIR, last_line, open_log
+from libxlsr.targets.xen.device_model.process import DOING, Process
 from libxlsr.targets.xen.device_model.program import program_of
 from libxlsr.targets.xen.device_model.qmp import Answer, QmpClient, QmpError, QmpLost
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
@@ -51,16 +47,10 @@ ANSWER_TIMEOUT = 10.0
 POLL = 0.05
 """Seconds between two looks: whether it listens, whether it has read the state."""
 
-KILLED_TIMEOUT = 10.0
-"""Seconds until a killed process must have ended."""
-
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds between the loss of the connection and the end of the process, in which case the end
 says more."""
 
-DOING = "start the device model"
-
-_KEEPER = Path(__file__).with_name("keeper.py")
 _SERIAL = re.compile(r"serial(\d{1,3})\Z")
 _STATES_READY = ("running", "paused", "prelaunch")
 
@@ -90,18 +80,17 @@ class DeviceModel:
         self._start_timeout = start_timeout
         self._log_dir = log_dir
         self._log_path: Path | None = None
-        self._child: Child | None = None
-        self._control: socket.socket | None = None
-        self._control_event: FdEvent | None = None
-        self._pidfd = -1
+        self._process = Process(ctx, self._process_failed)
         self._qmp: QmpClient | None = None
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
         self._deadline: TimeEvent | None = None
         self._error: LibxlsrError | None = None
-        self._ended: Callable[[], object] | None = None
-        self.pid: int | None = None
+
+    @property
+    def pid(self) -> int | None:
         """QEMU's process id, once it runs."""
+        return self._process.pid
 
     # The steps.
 
@@ -125,7 +114,8 @@ class DeviceModel:
     def _start_steps(self) -> Iterator[Step]:
         yield Call(self._ctx, self._write_nodes)
         yield Call(self._ctx, self._spawn)
-        yield Wait(self._await_pid, self._stop_listening)
+        yield Wait(self._process.await_pid, self._process.stop_waiting)
+        yield Call(self._ctx, self._write_pid)
         yield Wait(self._connect, self._stop_asking)
         yield Wait(self._await_ready, self._stop_asking)
         yield Call(self._ctx, self._remove_state)
@@ -191,18 +181,10 @@ class DeviceModel:
             log.info("starting the device model: %s", " ".join(argv))
             self._log_path, log_fd = open_log(f"qemu-dm-{self._config.name}", self._log_dir)
             theirs.callback(os.close, log_fd)
-            ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            theirs.callback(control.close)
-            ours.setblocking(False)
-            self._control = ours
-            self._child = Child.spawn(
-                self._ctx,
-                [sys.executable, "-I", "-S", str(_KEEPER), str(control.fileno()), *argv],
-                self._child_ended,
-                pass_fds=[control.fileno()] + ([] if state_fd is None else [state_fd]),
-                stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=log_fd,
+            self._process.spawn(
+                argv,
+                pass_fds=[] if state_fd is None else [state_fd],
+                output_fd=log_fd,
                 env={**os.environ, **environment(self._config, self._domid)},
             )
 
@@ -219,32 +201,7 @@ class DeviceModel:
                     paths[disk.vdev] = path
         return paths
 
-    def _await_pid(self, done: Done) -> None:
-        def readable(_ready: int) -> None:
-            self._stop_listening()
-            try:
-                self._keep_pid()
-            except (LibxlsrError, OSError) as error:
-                self._fail(as_error(error, DOING))
-                return
-            done(None)
-
-        assert self._control is not None
-        self._control_event = self._ctx.watch_fd(self._control.fileno(), READ, readable)
-
-    def _keep_pid(self) -> None:
-        assert self._control is not None
-        said, fds, _flags, _address = socket.recv_fds(self._control, 64, 1, socket.MSG_CMSG_CLOEXEC)
-        word, _, number = said.partition(b" ")
-        if word == b"errno" and number.isdigit():
-            raise TargetError("the device model can't be started", errno=int(number), call="execve")
-        if word != b"pid" or not number.isdigit():
-            raise TargetError("the device model's keeper ended")
-        if not fds:  # there was no room for it
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        # The keeper's, as the process may have ended and been reaped by now.
-        self._pidfd = fds[0]
-        self.pid = int(number)
+    def _write_pid(self) -> None:
         path = f"/local/domain/{self._domid}/image/device-model-pid"
         self._xenstore.write(path, str(self.pid))
 
@@ -355,67 +312,22 @@ class DeviceModel:
             error.remedy = f"see {self._log_path}"
         return error
 
-    def _child_ended(self, status: ExitStatus) -> None:
-        self._stop_listening()
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended()
-            return
+    def _process_failed(self, error: LibxlsrError) -> None:
         self._stop_asking()
-        error: LibxlsrError = TargetError(f"the device model {status}")
-        if self.pid is None:
-            try:
-                self._keep_pid()
-            except (LibxlsrError, OSError) as failure:
-                error = as_error(failure, DOING)
         self._fail(error)
 
     def let_go(self, done: Callable[[], object]) -> None:
         """The restore has succeeded: it stays, and is no longer ours. ``done()`` comes later."""
         self._stop_asking()
-        self._close_pidfd()
-        child, control = self._child, self._control
-        if child is None or not child.running or control is None:
-            self._close_control()
-            self._ctx.call_soon(done)
-            return
-
-        def ended() -> None:
-            self._close_control()
-            done()
-
-        self._ended = ended
-        with contextlib.suppress(OSError):
-            control.send(b"let go")
+        self._process.let_go(done)
 
     def stop(self, done: Done) -> None:
         """Kill it, and remove its traces; ``done(error)`` comes later, with what is left."""
         self._stop_waiting()
         self._stop_asking()
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._close_control()  # its keeper kills it, too, and ends
-        child = self._child
-        if child is None or not child.running:
-            self._ctx.call_soon(self._clean_up, done, None)
-            return
-
-        def ended() -> None:
-            self._stop_deadline()
-            self._clean_up(done, None)
-
-        def too_late() -> None:
-            assert child is not None
-            self._ended = None
-            child.destroy()
-            self._clean_up(done, TargetError("the device model can't be killed"))
-
-        self._ended = ended
-        self._deadline = self._ctx.call_later(KILLED_TIMEOUT, too_late)
+        self._process.kill(lambda error: self._clean_up(done, error))
 
     def _clean_up(self, done: Done, error: LibxlsrError | None) -> None:
-        self._close_pidfd()
         try:
             self._remove_sockets()
             self._remove_state()
@@ -452,17 +364,6 @@ class DeviceModel:
         if timer is not None:
             timer.deregister()
 
-    def _stop_listening(self) -> None:
-        event, self._control_event = self._control_event, None
-        if event is not None:
-            event.deregister()
-
-    def _close_control(self) -> None:
-        self._stop_listening()
-        control, self._control = self._control, None
-        if control is not None:
-            control.close()
-
     def _stop_asking(self) -> None:
         self._stop_timer()
         self._close_qmp()
@@ -471,8 +372,3 @@ class DeviceModel:
         qmp, self._qmp = self._qmp, None
         if qmp is not None:
             qmp.close()
-
-    def _close_pidfd(self) -> None:
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)

@@ -219,8 +219,8 @@ def test_it_fails(start: Start, way: str, says: str) -> None:
 
 def test_it_ends_while_the_loop_is_busy(start: Start, ctx: Context) -> None:
     started = start("exits")
-    run_until(ctx, lambda: started.model._child is not None)
-    keeper = started.model._child
+    run_until(ctx, lambda: started.model._process._keeper is not None)
+    keeper = started.model._process._keeper
     assert keeper is not None
     os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
     assert "exited with 3" in str(started.wait())
