@@ -38,9 +38,12 @@ Theory: with h11's ``_state.py`` as the example, a literal table can be read, dr
 from __future__ import annotations
 
 import enum
+import logging
 from typing import TYPE_CHECKING, Callable
 
 from transitions import EventData, Machine
+
+logger = logging.getLogger(__name__)
 
 
 class State(enum.Enum):
@@ -70,7 +73,8 @@ TABLE: tuple[tuple[str, State, State], ...] = (
 """Every transition: trigger, from, to."""
 
 Trace = Callable[[str, State, State], None]
-"""Called after a transition with the trigger, the state it left and the state it entered."""
+"""Called after a transition with the trigger, the state it left and the state it entered. What it
+raises is logged, and it is called no more."""
 
 
 class StreamMachine:
@@ -111,8 +115,17 @@ class StreamMachine:
         return self.state not in (State.DONE, State.FAILED)
 
     def _traced(self, event: EventData) -> None:
-        assert self._trace is not None
         assert event.event is not None
         assert event.transition is not None
+        # Whatever leaves a trigger stops the reader: only KeyboardInterrupt and its like may, and
+        # the teardown that follows must not meet them again.
+        trace, self._trace = self._trace, None
+        if trace is None:
+            return
         source, dest = str(event.transition.source), str(event.transition.dest)
-        self._trace(event.event.name, State[source], State[dest])
+        try:
+            trace(event.event.name, State[source], State[dest])
+        except Exception:
+            logger.exception("the trace failed at %s, and is told no more", event.event.name)
+            return
+        self._trace = trace

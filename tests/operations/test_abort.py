@@ -302,6 +302,47 @@ def test_an_exception_of_a_callback_reaches_the_caller_and_leaves_a_whole_restor
     assert os.listdir(tmp_path) == ["guest"]
 
 
+def test_an_exception_of_the_completion_reaches_the_caller_of_a_whole_restore(
+    ctx: Context,
+) -> None:
+    def on_done(ao: Ao[RestoreResult]) -> None:
+        raise ZeroDivisionError
+
+    with image_fd() as fd:
+        target = FakeTarget(ctx)
+        ao = restore_ao(ctx, fd, target, on_done=on_done)
+        with pytest.raises(ZeroDivisionError):
+            run_until_idle(ctx)
+    ao.result()
+    assert target.finished
+
+
+def test_a_trace_that_raises_spoils_no_restore(
+    ctx: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trace(trigger: str, source: State, dest: State) -> None:
+        raise ZeroDivisionError
+
+    with image_fd() as fd:
+        restore = Restore(ctx, fd, FakeTarget(ctx), trace=trace)
+        restore.run()
+    restore.ao.result()
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_ctrl_c_in_the_trace_leaves_a_restore_that_can_be_aborted(ctx: Context) -> None:
+    def trace(trigger: str, source: State, dest: State) -> None:
+        raise KeyboardInterrupt
+
+    with image_fd() as fd:
+        restore = Restore(ctx, fd, FakeTarget(ctx), trace=trace)
+        with pytest.raises(KeyboardInterrupt):
+            run_until_idle(ctx)
+        restore.ao.abort()
+        restore.run()
+    assert isinstance(restore.error, Aborted)
+
+
 @pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.MEMORY, Phase.RECORDS])
 def test_ctrl_c_in_the_blocking_call(tmp_path: Path, phase: Phase) -> None:
     image = tmp_path / "image"

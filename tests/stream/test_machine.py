@@ -116,5 +116,34 @@ def test_the_trace_is_told_of_each_transition_and_of_no_refused_trigger() -> Non
     ]
 
 
+def test_a_trace_that_raises_is_told_no_more_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[str] = []
+
+    def trace(trigger: str, source: State, dest: State) -> None:
+        told.append(trigger)
+        raise ZeroDivisionError
+
+    stream = StreamMachine(trace)
+    stream.header_done()
+    stream.record_header_done()
+    assert stream.state is State.RECORD_BODY
+    assert told == ["header_done"]
+    (record,) = caplog.records
+    assert record.getMessage() == "the trace failed at header_done, and is told no more"
+
+
+def test_ctrl_c_in_the_trace_comes_once_and_the_machine_can_still_fail() -> None:
+    def trace(trigger: str, source: State, dest: State) -> None:
+        raise KeyboardInterrupt
+
+    stream = StreamMachine(trace)
+    with pytest.raises(KeyboardInterrupt):
+        stream.header_done()
+    stream.fail()
+    assert stream.state is State.FAILED
+
+
 def test_without_a_trace_nothing_is_called_at_a_transition() -> None:
     assert StreamMachine()._machine.after_state_change == []
