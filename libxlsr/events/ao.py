@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from libxlsr.errors import Aborted, LibxlsrError, TimedOut
 from libxlsr.events.context import Context
+from libxlsr.events.seconds import check_deadline
 from libxlsr.events.timers import TimeEvent
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Ao(Generic[T]):
 
     ``on_done(ao)`` is called once, on the egc, after the last progress. ``on_progress(event)`` is
     called on the egc for each event in its order. ``deadline`` is in seconds from now; when it
-    passes, the operation is aborted with TimedOut.
+    passes, the operation is aborted with TimedOut. Raises UsageError where it is no such number.
 
     ``done``: it has completed, one way or the other. ``aborting``: the reason, once it is being
     aborted.
@@ -47,6 +48,7 @@ class Ao(Generic[T]):
         on_progress: Callable[[Any], object] | None = None,
         deadline: float | None = None,
     ) -> None:
+        check_deadline(deadline)
         self._ctx = ctx
         self._on_done = on_done
         self._on_progress = on_progress

@@ -22,6 +22,7 @@ from typing import Any
 
 from libxlsr.errors import LibxlsrError, TargetError, UsageError
 from libxlsr.events import Ao, Context
+from libxlsr.events.seconds import check_deadline
 from libxlsr.helper.parent import Helper
 from libxlsr.operations.progress import Phase, Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
@@ -66,10 +67,12 @@ def indexed_ao(
     `RestoreResult`) and ``output``; what it returns has ``size``. ``as_it_is``: it wants the
     image's own bytes, unless they are legacy, and only an uncompressed file has them. The other
     parameters are as those of `restore_ao`.
-    Raises TargetError for an output that can't be made and a bad source.
+    Raises TargetError for an output that can't be made and a bad source, UsageError for a deadline
+    that is none.
     """
     if isinstance(source, Path) and not (source / layout.MANIFEST).is_file():
         raise UsageError(f"{source} is no offline restore's directory: it has no {layout.MANIFEST}")
+    check_deadline(deadline)  # before there is a directory to remove again
     staged = StagedFile(output)
     ao: Ao[Written] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
     _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof, legacy, as_it_is).start()

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Ao, Context, CopyResult, Outcome
+from libxlsr.events.seconds import check_deadline
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.operations import guest_records
@@ -74,8 +75,9 @@ def restore_ao(
     records (default: its fd's number).
 
     The ao's result is a `RestoreResult`; its error one of `libxlsr.errors`, and then everything has
-    been undone. Raises TargetError when ``fd`` is none.
+    been undone. Raises TargetError when ``fd`` is none, UsageError for a deadline that is none.
     """
+    check_deadline(deadline)  # before there is an fd to close again
     own_fd = duplicate(fd)
     ao: Ao[RestoreResult] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
     _Restore(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from libxlsr.events.seconds import check_limit
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds for each wait; None: for ever, or until the deadline of the whole.
+    """Seconds for each wait; None: for ever, or until the deadline of the whole. Raises UsageError
+    for what is no time to wait.
 
     The defaults are libxl's (libxl_internal.h), which has none for `silence` and `helper`.
     """
@@ -23,3 +26,7 @@ class Timeouts:
     hotplug: float | None = 40.0
     """For a device and its hotplug script, on top of the 10 s that libxl gives its back end.
     libxl's own limit, LIBXL_HOTPLUG_TIMEOUT of 40 s, holds as well."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_limit(getattr(self, field.name), f"the timeout {field.name}")
