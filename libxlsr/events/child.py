@@ -142,8 +142,11 @@ class Child:
         return self.exit_status is None
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Send it a signal. Harmless when it has ended; ``on_exit`` still comes."""
-        if self._pidfd >= 0:
+        """Send it a signal. Harmless when it has ended; ``on_exit`` still comes.
+
+        Nothing happens in a forked process, of which it is no child.
+        """
+        if self._pidfd >= 0 and not self._ctx.forked:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signum)
 

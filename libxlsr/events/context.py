@@ -20,6 +20,7 @@ each exception reaches somebody.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -61,6 +62,9 @@ class Frame:
 class Context:
     """Registrations, the egc, and the two halves of a loop.
 
+    It belongs to the process that made it: in a child that was forked from that one, it refuses to
+    prepare, to dispatch and to be entered (RuntimeError), and touches no child process.
+
     ``clock`` returns seconds and should not jump (default: CLOCK_MONOTONIC).
 
     ``on_change`` is libxl's osevent hook in one: it is called when registrations or gathered
@@ -76,6 +80,7 @@ class Context:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._pid = os.getpid()
         self._egc = Egc()
         self._fds = FdTable(self._fd_changed)
         self._timers = TimerHeap(self._changed)
@@ -120,6 +125,11 @@ class Context:
         return self._frame
 
     @property
+    def forked(self) -> bool:
+        """Whether this is a child that was forked from the context's process."""
+        return os.getpid() != self._pid
+
+    @property
     def entered(self) -> bool:
         """Whether this is inside a frame or a callback, where nothing may wait or dispatch."""
         return self._egc.depth > 0
@@ -128,6 +138,7 @@ class Context:
 
     def prepare(self) -> Prepared:
         """What to wait for, and for how long."""
+        self._check_process()
         return Prepared(self._fds.interest(), self.timeout())
 
     def timeout(self) -> float | None:
@@ -170,7 +181,14 @@ class Context:
         """What is still registered or gathered, one line each; empty when all is torn down."""
         return self._fds.describe() + self._timers.describe() + self._egc.describe()
 
+    def _check_process(self) -> None:
+        if self.forked:
+            raise RuntimeError(
+                f"this context belongs to process {self._pid}, which forked this one"
+            )
+
     def _begin_dispatch(self, call: str) -> None:
+        self._check_process()
         if self.entered:
             raise RuntimeError(f"{call} inside a frame or a callback: callbacks never nest")
         self._egc.depth = 1
@@ -180,6 +198,7 @@ class Context:
         self._changed_in_frame = False  # who dispatches prepares again anyway
 
     def _enter(self) -> None:
+        self._check_process()
         self._egc.depth += 1
 
     def _leave(self, failed: bool) -> None:

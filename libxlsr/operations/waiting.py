@@ -22,12 +22,14 @@ def wait(ctx: Context, ao: Ao[T]) -> T:
 
     An exception that ends the loop, such as KeyboardInterrupt or one of the progress callback,
     aborts it first, so that everything is done or undone when it gets on. Whatever is raised
-    meanwhile is only logged, and the callback is told no more.
+    meanwhile is only logged, and the callback is told no more. In a child that a callback has
+    forked nothing is undone: all of it is its parent's.
     """
     try:
         run(ctx, lambda: ao.done)
     except BaseException:
-        _undo(ctx, ao)
+        if not ctx.forked:
+            _undo(ctx, ao)
         raise
     return ao.result()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,27 @@ def test_undoing_that_raises_for_ever_has_an_end(
         with pytest.raises(KeyboardInterrupt):
             ctx.dispatch({})
     ctx.dispatch({})
+
+
+def test_a_forked_child_that_unwinds_undoes_nothing_of_its_parents(image: Path) -> None:
+    statuses: list[int] = []
+
+    def on_progress(progress: Progress) -> None:
+        if progress.phase is Phase.MEMORY and not statuses:
+            pid = os.fork()
+            if pid == 0:
+                raise SystemExit
+            statuses.append(os.waitpid(pid, 0)[1])
+
+    here = os.getpid()
+    guest = image.parent / "guest"
+    try:
+        libxlsr.restore(image, target="image", output=guest, on_progress=on_progress)
+    finally:
+        if os.getpid() != here:  # this is the child, after it has unwound
+            os._exit(7 if isinstance(sys.exc_info()[1], SystemExit) else 1)
+    assert [os.WEXITSTATUS(status) for status in statuses] == [7]
+    assert (guest / "image.json").exists()
 
 
 def test_what_was_done_already_is_said(image: Path, caplog: pytest.LogCaptureFixture) -> None:
