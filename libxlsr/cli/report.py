@@ -128,7 +128,7 @@ class ProgressDisplay:
                 records=progress.records,
                 elapsed=round(progress.elapsed, 6),
                 rate=round(progress.rate),
-                time_left=progress.time_left,
+                time_left=None if progress.time_left is None else round(progress.time_left, 6),
             )
         self._last = progress
 

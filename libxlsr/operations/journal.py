@@ -50,6 +50,11 @@ class Journal:
         self.phases: dict[Phase, float] = {}
 
     @property
+    def phase(self) -> Phase:
+        """The present one."""
+        return self._phase
+
+    @property
     def seconds(self) -> float:
         """Since the start."""
         return self._ctx.now() - self._started
@@ -57,7 +62,7 @@ class Journal:
     def enter(self, phase: Phase) -> None:
         """Another phase begins."""
         now = self._ctx.now()
-        spent = self.phases.get(self._phase, 0.0) + now - self._phase_started
+        spent = self._spent(self._phase, now)
         self.phases[self._phase] = spent
         if phase is not self._phase:
             self.log(logging.DEBUG, f"{self._phase.value} took {spent:.3f} s, now {phase.value}")
@@ -79,6 +84,11 @@ class Journal:
             extra = {"stream": self._name, "domain": self.domain, "offset": self._position()}
             logger.log(level, "%s: %s", self._name, text, extra=extra)
 
+    def _spent(self, phase: Phase, now: float) -> float:
+        """Seconds in a phase, up to now where it is the present one."""
+        since = now - self._phase_started if phase is self._phase else 0.0
+        return self.phases.get(phase, 0.0) + since
+
     def _report(self, now: float) -> None:
         self._next_report = now + PROGRESS_INTERVAL
         self._on_progress(
@@ -89,6 +99,7 @@ class Journal:
                 frames=self.counters["frames"],
                 records=self._libxl_records() + self.counters["records"],
                 elapsed=now - self._started,
+                queued=self._spent(Phase.QUEUED, now),
             )
         )
 

@@ -41,16 +41,20 @@ class Progress:
     records: int
     """Records that were read, libxl's and libxc's; of libxc's none where libxenguest reads them."""
     elapsed: float
+    """Since the start."""
+    queued: float = 0.0
+    """What of that was spent in the queue."""
 
     @property
     def rate(self) -> float:
-        """Bytes a second so far."""
-        return self.position / self.elapsed if self.elapsed > 0 else 0.0
+        """Bytes a second so far, the time in the queue left out."""
+        busy = self.elapsed - self.queued
+        return self.position / busy if busy > 0 else 0.0
 
     @property
     def time_left(self) -> float | None:
-        """Seconds to go at this rate; None where that can't be said."""
-        if self.total is None or self.rate == 0:
+        """Seconds to go at this rate; None where that can't be said, as in the queue."""
+        if self.phase is Phase.QUEUED or self.total is None or self.rate == 0:
             return None
         return max(0.0, (self.total - self.position) / self.rate)
 

@@ -126,7 +126,7 @@ class _Restore:
             on_failed=self._opening_failed,
             on_progress=self.progress,
             on_closed=self._opening_closed,
-            before_helper=self._await_place,
+            before_helper=self._await_place_of_filter,
             legacy=legacy,
             to_eof=to_eof,
         )
@@ -191,6 +191,16 @@ class _Restore:
         self._place.take(go)
         if self._place.waiting:
             self._journal.enter(Phase.QUEUED)
+
+    def _await_place_of_filter(self, go: Callable[[], None]) -> None:
+        """The same, in the middle of the opening, which goes on then."""
+
+        def go_on() -> None:
+            if self._journal.phase is Phase.QUEUED:
+                self._journal.enter(Phase.OPENING)
+            go()
+
+        self._await_place(go_on)
 
     def _prepare(self, done: Done) -> None:
         assert self._image is not None

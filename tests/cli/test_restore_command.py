@@ -18,7 +18,9 @@ import pytest
 
 from libxlsr.cli import restore_command
 from libxlsr.cli.main import main
+from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.formats.libxc import RecordType
+from libxlsr.operations.progress import Phase, Progress
 from libxlsr.targets.choose import Choice
 from libxlsr.testing.builder import StreamBuilder, config_json
 
@@ -111,6 +113,13 @@ def test_what_follows_the_image_in_a_file_is_refused() -> None:
 
 def events(stdout: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_times_are_rounded_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(Phase.MEMORY, 1, 3, 0, 0, 1 / 3)
+    ProgressDisplay(Report(json=True)).update(progress)
+    (event,) = events(capsys.readouterr().out)
+    assert (event["elapsed"], event["rate"], event["time_left"]) == (0.333333, 3, 0.666667)
 
 
 def test_json(image: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from libxlsr.operations.progress import Phase, Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.fake_target import FakeTarget
 from libxlsr.testing.stepping import run_until
 
@@ -128,6 +129,30 @@ def test_a_queued_restore_can_be_aborted(
     outcomes: list[LibxlsrError | None] = [_error(ao) for ao in aos]
     assert [type(outcome) for outcome in outcomes] == [Aborted, Aborted, type(None)]
     assert (limit.running, limit.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("data", [IMAGE, lzma.compress(IMAGE)], ids=["plain", "xz"])
+def test_the_time_in_the_queue_is_told_apart(
+    fake_ctx: Context, clock: FakeClock, tmp_path: Path, open_image: ExitStack, data: bytes
+) -> None:
+    limit = HelperLimit(1)
+    before = Place(fake_ctx, limit)
+    before.take(lambda: None)
+    told: list[Progress] = []
+    fd = opened(open_image, tmp_path / "image", data)
+    target = FakeTarget(fake_ctx)
+    ao = restore_ao(fake_ctx, fd, target, limit=limit, on_progress=told.append)
+    run_until(fake_ctx, lambda: limit.waiting == 1)
+    clock.advance(3600)
+    before.give_back()
+    fake_ctx.dispatch({})
+    clock.advance(2)
+    run_until(fake_ctx, lambda: ao.done)
+    assert ao.result().phases[Phase.QUEUED] == 3600
+    assert [progress.queued for progress in told] == [0] + [3600] * (len(told) - 1)
+    assert told[0].time_left is None
+    assert told[-1].elapsed == 3602
+    assert told[-1].rate == len(data) / 2
 
 
 @pytest.mark.parametrize("call", ["prepare", "restore_libxc", "emulator_context", "finish"])

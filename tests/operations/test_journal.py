@@ -65,6 +65,27 @@ def test_phases_add_up(fake_ctx: Context, clock: FakeClock) -> None:
     assert journal.seconds == 8.0
 
 
+def test_the_rate_leaves_out_the_queue(fake_ctx: Context, clock: FakeClock) -> None:
+    said: list[Progress] = []
+    journal = journal_of_nothing(fake_ctx, said.append)
+    journal.enter(Phase.QUEUED)
+    clock.advance(3600)
+    journal.count({})  # told while it waits
+    journal.enter(Phase.MEMORY)
+    clock.advance(2)
+    journal.enter(Phase.RECORDS)
+    assert [progress.queued for progress in said] == [0, 3600, 3600, 3600]
+    assert [progress.rate for progress in said] == [0, 0, 0, 7 / 2]
+
+
+def test_nothing_is_left_to_say_in_the_queue() -> None:
+    def progress(phase: Phase, queued: float) -> Progress:
+        return Progress(phase, 100, 1000, 0, 0, queued + 10, queued)
+
+    assert progress(Phase.QUEUED, 3600).time_left is None
+    assert progress(Phase.MEMORY, 3600).time_left == 90
+
+
 @pytest.mark.parametrize("data", [IMAGE, lzma.compress(IMAGE)], ids=["plain", "xz"])
 def test_the_position_grows_up_to_the_inputs_size(
     ctx: Context, tmp_path: Path, data: bytes
