@@ -208,10 +208,12 @@ class StreamBuilder:
             self.parts.remove(part)
 
     def insert_before(self, place: Part, part: Part) -> Part:
+        """Add a part right before ``place``; returns it. Raises ValueError for a foreign place."""
         self.parts.insert(self.parts.index(place), part)
         return part
 
     def insert_after(self, place: Part, part: Part) -> Part:
+        """Add a part right behind ``place``; returns it. Raises ValueError for a foreign place."""
         self.parts.insert(self.parts.index(place) + 1, part)
         return part
 

@@ -13,4 +13,5 @@ class FakeClock:
         return self.time
 
     def advance(self, seconds: float) -> None:
+        """Let so many seconds pass; with a negative number the clock goes back."""
         self.time += seconds

@@ -54,6 +54,7 @@ class ScriptedFd:
         self.written = bytearray()
 
     def fileno(self) -> int:
+        """The number of the fd, as a file has it; what is read and written goes by the script."""
         return self._fd
 
     @property
