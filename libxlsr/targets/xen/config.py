@@ -117,6 +117,8 @@ class DomainConfig:
     vcpu_hard_affinity: tuple[frozenset[int], ...]
     vcpu_soft_affinity: tuple[frozenset[int], ...]
     nodemap: frozenset[int]
+    numa_placement: bool
+    e820_host: bool
     xsdata: tuple[tuple[str, str], ...]
     platformdata: tuple[tuple[str, str], ...]
     devices: dict[str, int]
@@ -203,6 +205,8 @@ def read_config(config: xl.Config) -> DomainConfig:
         * (max_vcpus if reader.has("b_info", "cpumap") else 0),
         vcpu_soft_affinity=reader.bitmaps("b_info", "vcpu_soft_affinity", limit=max_vcpus),
         nodemap=reader.bitmap("b_info", "nodemap"),
+        numa_placement=reader.flag("b_info", "numa_placement", default=True),
+        e820_host=reader.flag(*own, "e820_host", default=False),
         xsdata=reader.pairs("c_info", "xsdata"),
         platformdata=reader.pairs("c_info", "platformdata"),
         devices=reader.devices(),

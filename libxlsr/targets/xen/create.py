@@ -118,7 +118,8 @@ def set_up_domain(
 ) -> BuildState:
     """Everything between the creation and the stream."""
     xenctrl.domain_max_vcpus(domid, config.max_vcpus)
-    _set_affinities(xenctrl, config, domid)
+    host = xenctrl.physinfo()
+    _set_affinities(xenctrl, config, domid, host)
     xenctrl.domain_setmaxmem(domid, config.target_memkb + MAXMEM_CONSTANT_KB)
     store_domid = _domid_at(xenstore, "/tool/xenstored/domid")
     console_domid = _domid_at(xenstore, "/tool/xenconsoled/domid")
@@ -129,11 +130,19 @@ def set_up_domain(
         console_port=xenctrl.evtchn_alloc_unbound(domid, console_domid),
         console_domid=console_domid,
     )
-    _set_up_arch(xenctrl, config, domid, xenctrl.physinfo())
+    _set_up_arch(xenctrl, config, domid, host)
     return state
 
 
-def _set_affinities(xenctrl: Xenctrl, config: DomainConfig, domid: int) -> None:
+def _set_affinities(xenctrl: Xenctrl, config: DomainConfig, domid: int, host: PhysInfo) -> None:
+    chosen = config.nodemap or config.vcpu_hard_affinity or config.vcpu_soft_affinity
+    if config.numa_placement and not chosen and host.nr_nodes > 1:
+        log.warning(
+            "domain %d is not placed on one of this host's %d NUMA nodes, as libxl would place it: "
+            "choose with --config-override b_info.nodemap=[NODE]",
+            domid,
+            host.nr_nodes,
+        )
     if config.nodemap:
         xenctrl.domain_node_setaffinity(domid, config.nodemap)
     for vcpu, cpus in enumerate(config.vcpu_hard_affinity):

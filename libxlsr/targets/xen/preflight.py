@@ -67,6 +67,11 @@ def guest_type_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:
             yield f"{config.max_vcpus} vCPUs, a {kind.upper()} guest has {HVM_MAX_VCPUS} at most"
     if config.tsc_mode not in (0, 1, 2):
         yield "its TSC mode is not known"
+    if config.e820_host:
+        yield (
+            "it has the host's memory map (e820_host), which it can't be given here "
+            "(drop it with --config-override b_info.type.pv.e820_host=False)"
+        )
 
 
 def label_problems(config: DomainConfig) -> Iterator[str]:

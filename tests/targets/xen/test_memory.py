@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from libxlsr.formats import xl
 from libxlsr.targets.xen import memory
 from libxlsr.targets.xen.config import DomainConfig, read_config
-from libxlsr.targets.xen.preflight import guest_type_problems, memory_problems
-from libxlsr.xen.hostinfo import PhysInfo
+from libxlsr.targets.xen.preflight import memory_problems
 
-HOST = PhysInfo(
-    nr_cpus=2,
-    max_cpu_id=1,
-    nr_nodes=1,
-    cpu_khz=2000000,
-    total_bytes=4 << 30,
-    free_bytes=1 << 30,
-    scrub_bytes=0,
-    outstanding_bytes=0,
-    pv=True,
-    hvm=True,
-    hap=True,
-    shadow=True,
-    directio=False,
-    grant_versions=2,
-)
+from .hosts import HOST
 
 
 @pytest.fixture
@@ -64,21 +47,3 @@ def test_the_message_says_how_much_is_missing(config: DomainConfig) -> None:
     (problem,) = memory_problems(config, HOST._replace(free_bytes=100 << 20))
     assert "it needs 137216 KiB of memory and the host has 102400 KiB free" in problem
     assert "34816 KiB are missing" in problem
-
-
-@pytest.mark.parametrize(
-    ("kind", "lacks", "problem"),
-    [
-        ("pv", {"pv": False}, "no PV guests"),
-        ("pvh", {"hvm": False}, "no PVH guests"),
-        ("pvh", {"hap": False, "shadow": False}, "neither hardware-assisted nor shadow"),
-    ],
-)
-def test_what_the_host_can_not_run(
-    tree: dict[str, Any], kind: str, lacks: dict[str, bool], problem: str
-) -> None:
-    tree["c_info"]["type"] = kind
-    config = read_config(xl.Config.from_json(tree))
-    assert list(guest_type_problems(config, HOST)) == []
-    (found,) = guest_type_problems(config, HOST._replace(**lacks))
-    assert problem in found

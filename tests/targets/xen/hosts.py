@@ -1,0 +1,22 @@
+"""A host to restore on."""
+
+from __future__ import annotations
+
+from libxlsr.xen.hostinfo import PhysInfo
+
+HOST = PhysInfo(
+    nr_cpus=2,
+    max_cpu_id=1,
+    nr_nodes=1,
+    cpu_khz=2000000,
+    total_bytes=4 << 30,
+    free_bytes=1 << 30,
+    scrub_bytes=0,
+    outstanding_bytes=0,
+    pv=True,
+    hvm=True,
+    hap=True,
+    shadow=True,
+    directio=False,
+    grant_versions=2,
+)
