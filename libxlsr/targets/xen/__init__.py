@@ -3,6 +3,7 @@
 The order of a restore, and where each part of it is (libxl's function in brackets)::
 
     preflight       what can be known beforehand, said in one message
+    identity        whether its name and UUID are free, here and twice again
     memory          how much the domain needs, and whether it is there
     creation_lock   where dom0 may be ballooned: no other domain is made meanwhile
     ballooning      dom0 gives up what is missing [xl's freemem]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
-from libxlsr.targets.xen import memory
+from libxlsr.targets.xen import identity, memory
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.device_model.program import needs_device_model, program_of
 from libxlsr.targets.xen.devices import checks as device_checks
@@ -38,7 +38,7 @@ def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_bal
         *device_problems(config),
         *device_model_problems(config),
         *device_checks.problems(config, xenstore),
-        *identity_problems(config, xenctrl, xenstore),
+        *identity.problems(config, xenctrl, xenstore),
     ]
     if not may_balloon:
         problems += memory_problems(config, host)
@@ -117,24 +117,6 @@ def device_problems(config: DomainConfig) -> Iterator[str]:
         yield f"it has {_DEVICE_NAMES.get(kind, kind)} ({count}), which can't be restored"
     if config.passthrough not in ("default", "disabled"):
         yield "it is set up for device passthrough, which can't be restored"
-
-
-def identity_problems(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore) -> Iterator[str]:
-    """A name or UUID that another domain has."""
-    for other in xenctrl.domains():
-        if other.dying:
-            continue
-        name = xenstore.read(f"/local/domain/{other.domid}/name")
-        if name == config.name:
-            yield (
-                f"domain {other.domid} has the name {printable(name, 80)} already "
-                "(choose another with --name)"
-            )
-        if other.uuid == config.uuid:
-            yield (
-                f"domain {other.domid} has the UUID {config.uuid} already "
-                "(choose another with --config-override uuid=new)"
-            )
 
 
 def memory_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:

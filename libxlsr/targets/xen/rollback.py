@@ -27,7 +27,8 @@ DESTROY_TIMEOUT = 10.0
 class Rollback:
     """One rollback. ``on_done`` gets what could not be undone, each error logged already.
 
-    ``domid`` is the domain's id if there ever was one, ``is_there`` whether Xen still has it.
+    ``domid`` is the domain's id if there ever was one, ``is_there`` whether Xen still has it; it
+    raises LibxlsrError where Xen doesn't tell.
     """
 
     def __init__(
@@ -79,12 +80,18 @@ class Rollback:
 
     def _await_gone(self, deadline: float) -> None:
         """Xen lets a destroyed domain go when the last page of it has been unmapped."""
-        if self._is_there():
+        error: LibxlsrError | None = None
+        try:
+            if self._is_there():
+                error = TargetError(f"domain {self._domid} does not go away")
+        except LibxlsrError as failure:
+            error = failure
+        if error is not None:
             if self._ctx.now() < deadline:
                 self._ctx.call_later(DESTROY_POLL, self._await_gone, deadline)
                 return
-            self._note(TargetError(f"domain {self._domid} does not go away"))
-            log.error("%s", self._errors[-1])
+            log.error("%s", error)
+        self._note(error)
         self._on_done(self._errors)
 
     def _note(self, error: LibxlsrError | None) -> None:

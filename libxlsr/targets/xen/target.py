@@ -7,12 +7,12 @@ and are made from the event loop, as libxl makes them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from libxlsr.errors import LibxlsrError, StreamError, UsageError
 from libxlsr.events import Context, TimeEvent
@@ -27,7 +27,7 @@ from libxlsr.targets.base import (
     Restored,
     TargetHooks,
 )
-from libxlsr.targets.xen import console, create, preflight, xenstore_nodes
+from libxlsr.targets.xen import console, create, identity, preflight, xenstore_nodes
 from libxlsr.targets.xen.ballooning import ballooning
 from libxlsr.targets.xen.config import DomainConfig, read_config
 from libxlsr.targets.xen.cpu_policy import check_cpu_policy
@@ -44,6 +44,7 @@ from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.rollback import Rollback
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
 from libxlsr.targets.xen.undo import Undo
+from libxlsr.xen.hostinfo import DomainInfo
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
@@ -164,6 +165,7 @@ class XenTarget:
 
     def _make_domain(self) -> None:
         xenctrl, xenstore, config = self._parts()
+        identity.require_free(config, xenctrl, xenstore)
         domid = self._domid = create.create_domain(xenctrl, xenstore, config)
         self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
         self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
@@ -205,11 +207,12 @@ class XenTarget:
     def _describe(self, state: create.BuildState) -> None:
         """Tell xenstore, the scheduler and xl what is known of the domain before its memory is."""
         xenctrl, xenstore, config = self._parts()
+        # All or none: who is refused here has made none, and the other's must stay.
+        xenstore_nodes.create(xenstore, config, state, is_alive=self._is_alive)
         self._undo.push(
             f"the nodes of domain {state.domid}",
             lambda: xenstore_nodes.remove(xenstore, config, state),
         )
-        xenstore_nodes.create(xenstore, config, state)
         create.set_scheduling(xenctrl, config, state.domid)
         self._undo.push(
             f"the userdata of domain {state.domid}",
@@ -229,19 +232,24 @@ class XenTarget:
         counters = {}
         if start is not None:
             counters["bytes"] = os.lseek(fd, 0, os.SEEK_CUR) - start
-        info = self._info()
+        info = None
+        with contextlib.suppress(LibxlsrError):  # the next look will tell
+            info = self._info()
         if info is not None:
             counters["frames"] = info.total_bytes // 4096
         if self._hooks is not None and counters:
             self._hooks.progress(counters)
 
-    def _info(self) -> Any:
+    def _info(self) -> DomainInfo | None:
+        """None where there is no such domain. Raises LibxlsrError where Xen doesn't tell."""
         if self._xenctrl is None or self._domid is None:
             return None
-        try:
-            return self._xenctrl.domain_info(self._domid)
-        except LibxlsrError:
-            return None
+        return self._xenctrl.domain_info(self._domid)
+
+    def _is_alive(self, domid: int) -> bool:
+        assert self._xenctrl is not None
+        info = self._xenctrl.domain_info(domid)
+        return info is not None and not info.dying
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -459,8 +467,11 @@ class XenTarget:
 
     def _destroy(self, domid: int) -> None:
         assert self._xenctrl is not None
-        if self._info() is None:  # libxl has destroyed it with its devices
-            return
+        try:
+            if self._info() is None:  # libxl has destroyed it with its devices
+                return
+        except LibxlsrError as error:
+            log.warning("%s; it is destroyed all the same", error)
         try:
             domid_history.mark_recent(domid)
         except OSError as error:

@@ -13,12 +13,13 @@ import struct
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Callable
 
-from libxlsr.errors import TargetError
 from libxlsr.targets.xen import console
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
 from libxlsr.targets.xen.devices import nodes as device_nodes
+from libxlsr.targets.xen.identity import require_unclaimed
 from libxlsr.targets.xen.restore_helper.parent import Rings
 from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
 
@@ -57,13 +58,21 @@ def make_node(nodes: Nodes, path: str, permissions: list[Permission], value: str
     nodes.set_permissions(path, permissions)
 
 
-def create(xenstore: Xenstore, config: DomainConfig, state: BuildState) -> None:
+def create(
+    xenstore: Xenstore,
+    config: DomainConfig,
+    state: BuildState,
+    *,
+    is_alive: Callable[[int], bool],
+) -> None:
     """Make the nodes of a new domain, all or none: those that don't depend on its memory.
 
-    Raises TargetError where another domain has taken the name meanwhile.
+    Raises TargetError where another domain has taken the name or the UUID meanwhile; for
+    ``is_alive`` see `require_unclaimed`.
     """
 
     def all_nodes(nodes: Transaction) -> None:
+        require_unclaimed(nodes, config, state.domid, is_alive)
         _add_domain(nodes, config, state.domid)
         _add_parts(nodes, config, state)
         console.add_nodes(nodes, state)
@@ -86,7 +95,6 @@ def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
         make_node(nodes, path, permissions)
     make_node(nodes, f"{paths.libxl}/device", toolstack_only())
     nodes.write(f"{paths.domain}/vm", paths.vm)
-    _check_name(nodes, config.name, domid)
     nodes.write(f"{paths.domain}/name", config.name)
     nodes.write(f"{paths.vm}/name", config.name)
     for name in ("cpu", "memory", "device"):
@@ -114,15 +122,6 @@ def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     nodes.write(f"{paths.domain}/control/platform-feature-xs_reset_watches", "1")
     nodes.write(f"{paths.libxl}/type", config.domain_type)
     nodes.write(f"{paths.libxl}/dm-version", config.device_model_version)
-
-
-def _check_name(nodes: Transaction, name: str, domid: int) -> None:
-    for other in nodes.directory("/local/domain") or ():
-        if other != str(domid) and nodes.read(f"/local/domain/{other}/name") == name:
-            raise TargetError(
-                f"domain {other} has the name {name!r} already",
-                remedy="choose another with --name",
-            )
 
 
 def _add_parts(nodes: Transaction, config: DomainConfig, state: BuildState) -> None:
@@ -163,7 +162,11 @@ def add_rings(xenstore: Xenstore, domid: int, rings: Rings) -> None:
 
 
 def remove(xenstore: Xenstore, config: DomainConfig, state: BuildState) -> None:
-    """Remove every node of the domain (libxl_domain.c, devices_destroy_cb), all or none."""
+    """Remove every node of the domain (libxl_domain.c, devices_destroy_cb), all or none.
+
+    ``/vm/UUID`` only where it is still this domain's: once libxl has destroyed it with its devices
+    the UUID is free, and may be another's.
+    """
     xenstore.transact(lambda nodes: _remove(nodes, config, state))
 
 
@@ -179,7 +182,9 @@ def _remove(nodes: Transaction, config: DomainConfig, state: BuildState) -> None
                 nodes.rm(f"{found[1]}/{domid}")
                 if nodes.directory(found[1]) == []:
                     nodes.rm(found[1])
-    for path in (paths.vm, paths.domain, paths.libxl):
+    if nodes.read(f"{paths.domain}/vm") == paths.vm:
+        nodes.rm(paths.vm)
+    for path in (paths.domain, paths.libxl):
         nodes.rm(path)
     _remove_backend(nodes, f"/local/domain/{state.console_domid}/backend", "console", domid)
     _remove_backend(nodes, "/local/domain/0/backend", "vkbd", domid)

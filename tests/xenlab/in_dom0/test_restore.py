@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest, saved_guest, xl
 from .restoring import restore, restore_file
+from .state import HostState
+from .twins import look_at
 
 ROUNDS = 10
 MIB = 1 << 20
@@ -89,6 +92,43 @@ def test_two_at_once_on_one_loop() -> None:
         for fd, guest in zip(fds, guests):
             os.close(fd)
             guest.destroy()
+
+
+@pytest.mark.parametrize("changes", [[], [("uuid", "new")]], ids=["same UUID", "new UUID"])
+def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(
+    guest: Guest, changes: list[tuple[str, str]]
+) -> None:
+    before = HostState.now()
+    restore_file(guest.image, XenOptions(paused=True))
+    alone = look_at(guest)
+    guest.destroy()
+    ctx = Context()
+    fds = [os.open(guest.image, os.O_RDONLY) for _ in range(2)]
+    try:
+        aos = [
+            restore_ao(ctx, fd, XenTarget(ctx, XenOptions(overrides=own, paused=True)))
+            for fd, own in zip(fds, ([], changes))
+        ]
+        run(ctx, lambda: all(ao.done for ao in aos))
+        assert ctx.registered() == []
+        refused = []
+        for ao in aos:
+            try:
+                ao.result()
+            except TargetError as error:
+                refused.append(str(error))
+        (message,) = refused
+        assert re.search("domain [0-9]+ has the (name|UUID)", message)
+        # Of the one that was refused nothing is left, of the other all: xl lists its userdata.
+        after = look_at(guest)
+        assert alone.unlisted_differences(after) == {}
+        if not changes:
+            assert after.listed == alone.listed
+    finally:
+        for fd in fds:
+            os.close(fd)
+        guest.destroy()
+    assert HostState.now() == before
 
 
 def test_a_spare_helper_is_taken_and_replaced(guest: Guest) -> None:

@@ -1,0 +1,199 @@
+"""Restores into a Xen host that is made of dictionaries; their children are real."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import Context
+from libxlsr.formats import xl
+from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.targets.base import CheckpointDone, ImageDescription, LibxcOutcome, LibxcStream
+from libxlsr.targets.timeouts import Timeouts
+from libxlsr.targets.xen import target as target_module
+from libxlsr.targets.xen.config import DomainConfig
+from libxlsr.targets.xen.create import BuildState
+from libxlsr.targets.xen.libxl_files import userdata
+from libxlsr.targets.xen.restore_helper import parent
+from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.testing.stepping import run_until
+
+from .fake_host import FakeXenctrl, FakeXenstore
+
+NEW_UUID = [("uuid", "13b086ae-4a23-480c-a9b5-26f262d40000")]
+
+
+class Hooks:
+    """A restore that asks for nothing and hears nothing."""
+
+    timeouts = Timeouts()
+
+    def progress(self, counters: Mapping[str, int]) -> None:
+        pass
+
+    def log(self, level: int, text: str) -> None:
+        pass
+
+    def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
+        done(CheckpointReply.SUCCESS, 0)
+
+
+class Host:
+    """What the targets are in, and where libxl's files are."""
+
+    def __init__(self, lib_dir: Path) -> None:
+        self.xen = FakeXenctrl()
+        self.store = FakeXenstore()
+        self.lib_dir = lib_dir
+
+    def create_domain(self, _xenctrl: object, _xenstore: object, config: DomainConfig) -> int:
+        return self.xen.create(config.uuid)
+
+    @staticmethod
+    def set_up_domain(
+        _xenctrl: object, _xenstore: object, _config: DomainConfig, domid: int
+    ) -> BuildState:
+        return BuildState(domid, store_port=1, store_domid=0, console_port=2, console_domid=0)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = Host(tmp_path)
+    monkeypatch.setattr(parent, "WORKER", f"{__package__}.waiting_worker")
+    monkeypatch.setattr(target_module, "Xenctrl", lambda: host.xen)
+    monkeypatch.setattr(target_module, "Xenstore", lambda: host.store)
+    monkeypatch.setattr(target_module.preflight, "require_root", lambda: None)
+    monkeypatch.setattr(target_module.create, "create_domain", host.create_domain)
+    monkeypatch.setattr(target_module.create, "set_up_domain", host.set_up_domain)
+    monkeypatch.setattr(target_module.create, "set_scheduling", lambda *_args: None)
+    monkeypatch.setattr(target_module.domid_history, "mark_recent", lambda _domid: None)
+    for name in ("store_config", "remove_all"):
+        there = functools.partial(getattr(userdata, name), lib_dir=tmp_path)
+        monkeypatch.setattr(userdata, name, there)
+    return host
+
+
+class Running:
+    """One restore, call by call."""
+
+    def __init__(self, ctx: Context, config: xl.Config, changes: list[tuple[str, str]]) -> None:
+        self.ctx = ctx
+        self.target = XenTarget(ctx, XenOptions(overrides=changes))
+        self.prepared: list[LibxlsrError | None] = []
+        self.read: list[LibxlsrError | None] = []
+        self.target.prepare(ImageDescription(config, None), Hooks(), self.prepared.append)
+
+    def go_on(self, stream: BinaryIO) -> None:
+        def done(_outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
+            self.read.append(error)
+
+        self.target.restore_libxc(LibxcStream(stream.fileno(), 0), done)
+
+    def abort(self) -> None:
+        self.target.abort(TargetError("enough"))
+        run_until(self.ctx, lambda: bool(self.read))
+
+    def roll_back(self) -> LibxlsrError | None:
+        undone: list[LibxlsrError | None] = []
+        self.target.rollback(undone.append)
+        run_until(self.ctx, lambda: bool(undone))
+        return undone[0]
+
+
+@pytest.fixture
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("image") / "libxc"
+    path.write_bytes(bytes(64))
+    with path.open("rb") as file:
+        yield file
+
+
+def both(
+    ctx: Context, config: xl.Config, changes: list[tuple[str, str]]
+) -> tuple[Running, Running]:
+    """Two restores of one image whose preparations overlap, the second with changes."""
+    first, second = Running(ctx, config, []), Running(ctx, config, changes)
+    run_until(ctx, lambda: bool(first.prepared and second.prepared))
+    return first, second
+
+
+def test_of_two_with_one_uuid_one_gets_no_domain(
+    ctx: Context, host: Host, image_config: xl.Config
+) -> None:
+    first, second = both(ctx, image_config, [("name", "other")])
+    assert first.prepared == [None]
+    assert "domain 1 has the UUID" in str(second.prepared[0])
+    assert list(host.xen.by_id) == [1]
+    for restore in (second, first):
+        assert restore.roll_back() is None
+    assert not host.xen.by_id
+
+
+def test_the_one_that_loses_its_name_leaves_the_others_nodes_and_files(
+    ctx: Context, host: Host, image_config: xl.Config, stream: BinaryIO
+) -> None:
+    first, second = both(ctx, image_config, NEW_UUID)
+    assert (first.prepared, second.prepared) == ([None], [None])
+    first.go_on(stream)
+    before = dict(host.store.values), set(host.lib_dir.iterdir())
+    assert len(before[1]) == 1
+    second.go_on(stream)
+    run_until(ctx, lambda: bool(second.read))
+    assert "domain 1 has the name guest already" in str(second.read[0])
+    assert second.roll_back() is None
+    assert (host.store.values, set(host.lib_dir.iterdir())) == before
+    assert list(host.xen.by_id) == [1]
+    first.abort()
+    assert first.roll_back() is None
+    assert not host.store.below("/vm/13b086ae-4a23-480c-a9b5-26f262d4c7be")
+    assert not list(host.lib_dir.iterdir())
+
+
+def test_a_uuid_that_was_taken_while_dom0_was_ballooned(
+    ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*_args: object, **_kwargs: object) -> None:
+        host.xen.create(uuid.UUID(image_config.uuid))
+
+    monkeypatch.setattr(target_module.preflight, "check", check)
+    restore = Running(ctx, image_config, [])
+    run_until(ctx, lambda: bool(restore.prepared))
+    assert "domain 1 has the UUID" in str(restore.prepared[0])
+    assert restore.roll_back() is None
+    assert list(host.xen.by_id) == [1]
+
+
+def test_a_domain_that_xen_does_not_tell_of_is_destroyed(
+    ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libxlsr.targets.xen.rollback.DESTROY_TIMEOUT", 0.0)
+    restore = Running(ctx, image_config, [])
+    run_until(ctx, lambda: bool(restore.prepared))
+    host.xen.fail_info = TargetError("could not ask for domain 1", errno=errno.EFAULT)
+    error = restore.roll_back()
+    assert not host.xen.by_id
+    assert str(error).startswith("could not ask for domain 1")
+
+
+def test_an_error_that_passes_is_none(ctx: Context, host: Host, image_config: xl.Config) -> None:
+    restore = Running(ctx, image_config, [])
+    run_until(ctx, lambda: bool(restore.prepared))
+    answers = iter([TargetError("not now"), TargetError("not now")])
+
+    class Passing(FakeXenctrl):
+        def domain_info(self, domid: int) -> Any:
+            error = next(answers, None)
+            if error is not None:
+                raise error
+            return self.by_id.get(domid)
+
+    host.xen.__class__ = Passing
+    assert restore.roll_back() is None
+    assert not host.xen.by_id
