@@ -7,6 +7,9 @@ A helper is over when two things have happened, in any order: the child was reap
 is at its end. Only then is the outcome decided, from everything that was heard, and *done* is
 called. A result counts only together with exit code 0, as in
 libxl_save_callout.c: a child that reports success and then crashes has failed.
+
+One that does not even end when it is killed is given up, so that nobody waits for it for ever; it
+is reaped when it ends after all.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent
+from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
 from libxlsr.formats.text import printable
 from libxlsr.helper import protocol
 
@@ -33,6 +36,10 @@ logger = logging.getLogger(__name__)
 TERMINATE_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL when a helper is stopped. A worker that holds nothing that
 needs undoing dies of the first; libxl's helper does too (libxl_save_callout.c)."""
+
+KILLED_TIMEOUT = 10.0
+"""Seconds that a killed child has to end. It can't while it is in the kernel in an uninterruptible
+sleep: for a disk, a file server or a hypercall that does not return."""
 
 STDERR_TAIL = 20
 """Lines of the child's standard error that are kept as its last words (an assertion's text)."""
@@ -97,11 +104,17 @@ class Helper:
         self._result: dict[str, Any] | None = None
         self._error: LibxlsrError | None = None
         self._abort_reason: LibxlsrError | None = None
+        self._patience: TimeEvent | None = None
+        self.left_behind: TargetError | None = None
+        """Names the child where it did not end when it was killed; *done*'s error has it among its
+        ``later`` ones."""
 
     @property
     def pid(self) -> int | None:
-        """The child's process id while it runs."""
-        return self._child.pid if self._child is not None and self._status is None else None
+        """The child's process id while it runs and was not given up."""
+        if self._child is None or self._status is not None or self.left_behind is not None:
+            return None
+        return self._child.pid
 
     def start(self, args: Mapping[str, Any], fds: Mapping[str, int] | None = None) -> None:
         """Spawn the child and begin at once. Raises TargetError as `spawn` does."""
@@ -169,11 +182,13 @@ class Helper:
             self._kill()
 
     def abort(self, reason: LibxlsrError) -> None:
-        """Stop the child: SIGTERM, and SIGKILL if that does not help. *done* comes later."""
+        """Stop the child: SIGTERM, and SIGKILL if that does not help. *done* comes later, within
+        ``TERMINATE_GRACE`` and ``KILLED_TIMEOUT``."""
         if self._abort_reason is None:
             self._abort_reason = reason
             if self._child is not None and self._status is None:
                 self._child.terminate(TERMINATE_GRACE)
+                self._give_up_after(TERMINATE_GRACE + KILLED_TIMEOUT)
 
     def _sock_readable(self, _ready: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -241,6 +256,32 @@ class Helper:
     def _kill(self) -> None:
         if self._child is not None and self._status is None:
             self._child.kill()
+            self._give_up_after(KILLED_TIMEOUT)
+
+    def _give_up_after(self, seconds: float) -> None:
+        if self._patience is None:
+            self._patience = self._ctx.call_later(seconds, self._give_up)
+
+    def _stop_patience(self) -> None:
+        patience, self._patience = self._patience, None
+        if patience is not None:
+            patience.deregister()
+
+    def _give_up(self) -> None:
+        self._patience = None
+        error = self._error or self._abort_reason
+        assert error is not None
+        self.left_behind = TargetError(
+            f"the helper process {self.pid} does not end, although it was killed",
+            remedy="it waits for a device or a file server, and ends when that answers",
+        )
+        logger.error("%s", self.left_behind)
+        error.later.append(self.left_behind)
+        if self._sock is not None:
+            self._close_sock()
+        if self._stderr_fd >= 0:
+            self._close_stderr()
+        self._on_done(None, error)
 
     def _stderr_readable(self, _ready: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -266,6 +307,9 @@ class Helper:
 
     def _child_exited(self, status: ExitStatus) -> None:
         self._status = status
+        if self.left_behind is not None:  # *done* has come
+            return
+        self._stop_patience()
         # What the child started (libxl: hotplug scripts) may hold the pipe open for long. All that
         # the child itself has said is in it.
         with contextlib.suppress(BlockingIOError):

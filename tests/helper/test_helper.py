@@ -24,6 +24,8 @@ from libxlsr.testing.faulty_worker import ERRORS
 from libxlsr.testing.leaks import children
 from libxlsr.testing.stepping import run_until
 
+from .unkillable import unkillable
+
 WORKER = "libxlsr.testing.faulty_worker"
 
 
@@ -307,6 +309,26 @@ def test_a_child_that_ignores_sigterm_is_killed(
     helper.abort(reason)
     run_until(ctx, lambda: bool(told.done))
     assert told.error is reason
+
+
+@pytest.mark.parametrize("say", ["", "rubbish"])
+def test_a_child_that_can_not_be_killed_is_given_up_and_reaped_later(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, say: str
+) -> None:
+    told = Told()
+    with unkillable(monkeypatch):
+        helper = started(ctx, told, {"fault": "wait", "say": say} if say else {"fault": "wait"})
+        pid = helper.pid
+        run_until(ctx, lambda: bool(told.progress))
+        if not say:
+            helper.abort(Aborted("enough"))
+        run_until(ctx, lambda: bool(told.done))
+    assert ("enough" if not say else "the helper said something") in str(told.error)
+    assert told.error.later == [helper.left_behind]
+    assert f"process {pid} does not end" in str(helper.left_behind)
+    assert helper.pid is None
+    run_until(ctx, lambda: not ctx.registered())
+    assert len(told.done) == 1
 
 
 def test_no_fds_are_left_for_a_helper(ctx: Context) -> None:

@@ -56,11 +56,12 @@ class Rollback:
     def start(self) -> None:
         """Start; it can't be stopped."""
         if self._helper is not None:
-            self._helper.retire(self._stop_device_model)
+            self._helper.retire(self._helper_ended)
         else:
-            self._stop_device_model()
+            self._helper_ended(None)
 
-    def _stop_device_model(self) -> None:
+    def _helper_ended(self, error: LibxlsrError | None) -> None:
+        self._note(error)
         if self._model is not None:
             self._model.stop(self._device_model_stopped)
         else:

@@ -43,7 +43,7 @@ from libxlsr.targets.xen.restore_helper.parent import RestoreHelper, Rings, rewi
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.rollback import Rollback
 from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
-from libxlsr.targets.xen.undo import Undo
+from libxlsr.targets.xen.undo import Undo, summary
 from libxlsr.xen.hostinfo import DomainInfo
 from libxlsr.xen.watches import Watches
 from libxlsr.xen.xenctrl import Xenctrl
@@ -412,7 +412,7 @@ class XenTarget:
             self._remove_late_nodes()
             self._close()
             self._refill_spare()
-            done(_summary(errors))
+            done(summary(errors))
 
         Rollback(
             self._ctx,
@@ -488,11 +488,3 @@ class XenTarget:
         if self._xenctrl is not None:
             self._xenctrl.close()
         self._watches = self._xenstore = self._xenctrl = None
-
-
-def _summary(errors: list[LibxlsrError]) -> LibxlsrError | None:
-    if not errors:
-        return None
-    first, *rest = errors
-    first.later.extend(rest)
-    return first

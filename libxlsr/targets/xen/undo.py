@@ -40,3 +40,12 @@ class Undo:
                 continue
             log.error("could not undo: %s: %s", what, errors[-1])
         return errors
+
+
+def summary(errors: list[LibxlsrError]) -> LibxlsrError | None:
+    """The first of the errors, with the others in its ``later``; None where there is none."""
+    if not errors:
+        return None
+    first, *rest = errors
+    first.later.extend(rest)
+    return first

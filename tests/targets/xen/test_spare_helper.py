@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.errors import TargetError
+from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context, run
 from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
@@ -29,9 +29,10 @@ def refill(ctx: Context, spare: SpareHelper) -> None:
 
 
 def retire(ctx: Context, helper: RestoreHelper) -> None:
-    over: list[bool] = []
-    helper.retire(lambda: over.append(True))
+    over: list[LibxlsrError | None] = []
+    helper.retire(over.append)
     run(ctx, lambda: bool(over))
+    assert over == [None]
 
 
 def test_it_is_there_until_it_is_closed() -> None:

@@ -25,6 +25,7 @@ from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.testing.stepping import run_until
 
+from ...helper.unkillable import unkillable
 from .fake_host import FakeXenctrl, FakeXenstore
 
 NEW_UUID = [("uuid", "13b086ae-4a23-480c-a9b5-26f262d40000")]
@@ -197,3 +198,16 @@ def test_an_error_that_passes_is_none(ctx: Context, host: Host, image_config: xl
     host.xen.__class__ = Passing
     assert restore.roll_back() is None
     assert not host.xen.by_id
+
+
+def test_a_helper_that_can_not_be_killed_is_named_and_the_rest_undone(
+    ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore = Running(ctx, image_config, [])
+    run_until(ctx, lambda: bool(restore.prepared))
+    pid = restore.target.helper_pid
+    with unkillable(monkeypatch):
+        error = restore.roll_back()
+    assert f"process {pid} does not end" in str(error)
+    assert not host.xen.by_id
+    run_until(ctx, lambda: not ctx.registered())

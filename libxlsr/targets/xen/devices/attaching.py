@@ -21,6 +21,7 @@ from libxlsr.targets.xen.devices import hotplug
 from libxlsr.targets.xen.devices.plan import Device, Plan, batches
 from libxlsr.targets.xen.devices.timed_child import TimedChild
 from libxlsr.targets.xen.steps import Step, Wait
+from libxlsr.targets.xen.undo import summary
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ DESTROY_WORKER = "libxlsr.targets.xen.devices.destroy_worker"
 
 BACKEND_TIMEOUT = 10.0
 """LIBXL_INIT_TIMEOUT: how long libxl waits for a backend before it runs the device's script."""
+
+END_TIMEOUT = 30.0
+"""Seconds that the child has to end when it has attached the last device: it takes milliseconds."""
 
 DESTROY_TIMEOUT = 120.0
 """Seconds for libxl's destruction of the domain: its devices go at the same time, each within 10 s
@@ -96,14 +100,18 @@ class Attaching:
         self._batch = batch
         self._doing = f"attaching the {', the '.join(device.words for device in batch)}"
         if self._timeout is not None:
-            seconds = BACKEND_TIMEOUT + self._timeout * len(batch)
-            self._timer = self._ctx.call_later(seconds, self._timed_out, seconds)
+            self._within(BACKEND_TIMEOUT + self._timeout * len(batch))
         self._send()
 
     def _end(self, done: Done) -> None:
         self._raise_error()
         self._done = done
+        self._doing = "the end of the process that attached the devices"
+        self._within(END_TIMEOUT)
         self._send()
+
+    def _within(self, seconds: float) -> None:
+        self._timer = self._ctx.call_later(seconds, self._timed_out, seconds)
 
     def _send(self) -> None:
         """Give the child its next batch as soon as it has asked for one."""
@@ -169,15 +177,15 @@ class Attaching:
         *done* comes from the event loop; its error says what could not be taken back.
         """
         if self._running:
-            self._when_ended = lambda: self._destroy(done)
+            self._when_ended = lambda: self._destroy(done, self._helper.left_behind)
             self._helper.abort(Aborted("the devices are not needed"))
         else:
-            self._ctx.call_soon(self._destroy, done)
+            self._ctx.call_soon(self._destroy, done, None)
 
-    def _destroy(self, done: Done) -> None:
+    def _destroy(self, done: Done, left_behind: LibxlsrError | None) -> None:
         domid = self._domid
         if domid is None:
-            done(None)
+            done(left_behind)
             return
         killed = hotplug.kill_scripts(domid)
         if killed:
@@ -193,21 +201,20 @@ class Attaching:
 
         def destroyed(error: LibxlsrError | None) -> None:
             hotplug.kill_scripts(domid)
-            done(self._detach_loops(error))
+            errors = [failure for failure in (left_behind, error) if failure is not None]
+            done(summary(errors + self._detach_loops()))
 
         try:
             child.start(destroyed)
         except LibxlsrError as error:
             self._ctx.call_soon(destroyed, error)
 
-    def _detach_loops(self, error: LibxlsrError | None) -> LibxlsrError | None:
+    def _detach_loops(self) -> list[LibxlsrError]:
+        errors: list[LibxlsrError] = []
         for device, file in hotplug.loops_over(self._files) - self._loops_before:
             try:
                 hotplug.detach_loop(device)
-            except OSError as failure:
-                left = TargetError.from_oserror(failure, f"{device} stays set up over {file}")
-                if error is None:
-                    error = left
-                else:
-                    error.later.append(left)
-        return error
+            except OSError as error:
+                what = f"{device} stays set up over {file}"
+                errors.append(TargetError.from_oserror(error, what))
+        return errors

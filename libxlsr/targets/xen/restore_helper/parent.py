@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.helper.parent import Helper, LogCallback
-from libxlsr.targets.base import LibxcStream
+from libxlsr.targets.base import Done, LibxcStream
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
 
@@ -40,7 +40,7 @@ class RestoreHelper:
         self._on_log: LogCallback | None = None
         self._outcome: tuple[dict[str, Any] | None, LibxlsrError | None] | None = None
         self._done: RingsDone | None = None
-        self._retired: Callable[[], None] | None = None
+        self._retired: Done | None = None
         self._helper.spawn()
 
     @property
@@ -78,10 +78,11 @@ class RestoreHelper:
         """Stop the child; *done* comes with an error."""
         self._helper.abort(reason)
 
-    def retire(self, retired: Callable[[], None]) -> None:
-        """End a child that was given nothing to read. ``retired()`` comes once, from the loop."""
+    def retire(self, retired: Done) -> None:
+        """End a child that was given nothing to read. ``retired(error)`` comes once, from the loop,
+        with the error that names a child which does not end."""
         if self._outcome is not None:
-            self._ctx.call_soon(retired)
+            self._ctx.call_soon(retired, None)
             return
         self._retired = retired
         self._helper.abort(Aborted("the helper is not needed"))
@@ -95,7 +96,7 @@ class RestoreHelper:
         if self._done is not None:
             self._report()
         elif self._retired is not None:
-            self._retired()
+            self._retired(self._helper.left_behind)
 
     def _report(self) -> None:
         assert self._outcome is not None

@@ -57,7 +57,7 @@ class SpareHelper(Handle):
         self._stop_refill()
         spare, self._spare = self._spare, None
         if spare is not None:
-            spare.retire(lambda: None)
+            spare.retire(lambda _error: None)
             run(self._ctx, lambda: spare.pid is None)
 
     def _stop_refill(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
@@ -11,6 +13,8 @@ from libxlsr.targets.xen.devices.attaching import Attaching
 from libxlsr.targets.xen.devices.plan import Device, Plan
 from libxlsr.targets.xen.steps import Chain
 from libxlsr.testing.stepping import run_until
+
+from ....helper.unkillable import unkillable
 
 DOMID = 32750  # beyond any that Xen gives out
 
@@ -98,6 +102,28 @@ def test_a_device_that_takes_too_long(ctx: Context, monkeypatch: pytest.MonkeyPa
     error = Bench(ctx, timeout=0.1).attach(device("disk xvda", "hang"))
     assert isinstance(error, TimedOut)
     assert str(error) == "attaching the disk xvda took longer than 0.1 s"
+
+
+def test_a_child_that_does_not_end(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attaching, "END_TIMEOUT", 0.1)
+    error = Bench(ctx).attach(device("disk xvda", "hang at the end"))
+    assert isinstance(error, TimedOut)
+    assert str(error) == "the end of the process that attached the devices took longer than 0.1 s"
+
+
+def test_one_that_can_not_be_killed_is_named_and_the_domain_destroyed(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(ctx)
+    bench.start(device("a", "hang"))
+    run_until(ctx, lambda: bool(bench.did))
+    undone: list[LibxlsrError | None] = []
+    with unkillable(monkeypatch):
+        bench.attaching.undo(undone.append)
+        run_until(ctx, lambda: bool(undone))
+    assert re.match(r"the helper process \d+ does not end", str(undone[0]))
+    assert bench.did[-1] == f"{DOMID}: destroyed"
+    run_until(ctx, lambda: not ctx.registered())
 
 
 def test_an_abort_waits_for_the_child_before_it_undoes(ctx: Context) -> None:
