@@ -71,6 +71,29 @@ class Guest:
         wait_until(lambda: len(self.ticks()) >= before + count, f"{self.name} to tick")
         return self.ticks()[before:]
 
+    @property
+    def saved_tick(self) -> tuple[int, str]:
+        """The last tick that it had said when it was saved; of `saved_guest` only."""
+        number, digest = self._saved_tick_file().read_text().split()
+        return int(number), digest
+
+    def check_goes_on_after(self, ticks: int) -> None:
+        """What it says behind so many ticks follows what it said when it was saved."""
+        wait_until(lambda: len(self.ticks()) > ticks + 1, f"{self.name} to tick")
+        number, digest = self.ticks()[ticks]
+        last, saved_digest = self.saved_tick
+        assert digest == saved_digest
+        # One tick may have been in the console's ring, and gone with it, when the guest was saved.
+        assert last < number <= last + 2
+
+    def note_saved_tick(self) -> None:
+        """Keep it for `saved_tick`."""
+        number, digest = self.ticks()[-1]
+        self._saved_tick_file().write_text(f"{number} {digest}\n")
+
+    def _saved_tick_file(self) -> Path:
+        return self.image.with_suffix(".tick")
+
     def destroy(self) -> None:
         """Destroy it where it runs, and wait until Xen has let it go."""
         found = subprocess.run(
@@ -104,5 +127,6 @@ def saved_guest(kind: str) -> Guest:
         guest.wait_for_ticks(3)
         unfinished = guest.image.with_suffix(".part")
         xl("save", guest.name, str(unfinished))
+        guest.note_saved_tick()
         unfinished.rename(guest.image)
     return guest

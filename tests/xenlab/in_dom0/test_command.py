@@ -37,13 +37,12 @@ def restored_event(output: bytes) -> dict[str, Any]:
 
 
 def test_it_restores(guest: Guest) -> None:
-    before, digest = guest.ticks()[-1]
+    ticks = len(guest.ticks())
     done = libxlsr_restore(guest.image)
     assert (done.returncode, done.stderr) == (0, b"")
     domid = xl("domid", guest.name).strip()
     assert f"Restored domain {domid} (this is a Xen host).".encode() in done.stdout
-    number, after = guest.wait_for_ticks(1)[0]
-    assert (number <= before + 1, after) == (True, digest)
+    guest.check_goes_on_after(ticks)
 
 
 def test_paused_under_another_name_said_in_json(guest: Guest) -> None:
@@ -67,10 +66,10 @@ def test_paused_under_another_name_said_in_json(guest: Guest) -> None:
 
 
 def test_from_a_pipe(guest: Guest) -> None:
-    digest = guest.ticks()[-1][1]
+    ticks = len(guest.ticks())
     done = libxlsr_restore("-", data=guest.image.read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")
-    assert guest.wait_for_ticks(1)[0][1] == digest
+    guest.check_goes_on_after(ticks)
 
 
 def test_it_becomes_the_console(guest: Guest) -> None:
