@@ -23,6 +23,7 @@ SLOW = [
     ("test_like_xl", ""),
     ("test_restore", ""),
     ("test_undone", ""),
+    ("test_xenstore_fails", ""),
 ]
 
 

@@ -14,19 +14,15 @@ from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
-from libxlsr.xen.xenstore import Nodes, Xenstore
+from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest
+from .points import spread
 from .restoring import interrupted, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
 POINTS = 50
-
-
-def spread(points: range, always: set[int]) -> list[Any]:
-    """The points as parameters; those that are not for every run are marked slow."""
-    return [p if p in always else pytest.param(p, marks=pytest.mark.slow) for p in points]
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +60,6 @@ def test_memory_that_runs_out_half_way(guest: Guest) -> None:
     small = [("memory", "32")]
     with pytest.raises(TargetError, match="holds more memory than"):
         restore_file(guest.image, XenOptions(overrides=small))
-
-
-@pytest.mark.parametrize("call", spread(range(0, 80, 8), {0, 16, 40}))
-def test_xenstore_fails(pv_image: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    check, calls = Nodes._check, iter(range(call + 1))
-
-    def failing_check(nodes: Nodes, succeeded: bool, name: str, doing: str) -> None:
-        check(nodes, succeeded and next(calls, None) != call, name, doing)
-
-    monkeypatch.setattr(Nodes, "_check", failing_check)
-    with pytest.raises(TargetError, match="xenstore: could not"):
-        restore_file(pv_image)
 
 
 @pytest.mark.parametrize(
