@@ -18,11 +18,13 @@ SLOW = [
     ("test_damaged", ""),
     ("test_devices", "pvh"),
     ("test_devices", "hvm"),
+    ("test_devices_undone", ""),
     ("test_hvm", "linux"),
     ("test_hvm", "not linux"),
     ("test_like_xl", ""),
     ("test_restore", ""),
-    ("test_undone", ""),
+    ("test_undone", "not finishes"),
+    ("test_undone", "finishes"),
     ("test_xenstore_fails", ""),
 ]
 

@@ -46,10 +46,10 @@ def hvm_image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unchanged_host() -> Iterator[None]:
-    """The test leaves domains, xenstore, files, children and fds as they were."""
+def unchanged_host() -> Iterator[HostState]:
+    """The test leaves everything of the host's state as it was: that is what it gets."""
     before = HostState.now()
-    yield
+    yield before
     assert HostState.now() == before
 
 

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from libxlsr.errors import Aborted
 from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
-from libxlsr.operations.progress import RestoreResult
+from libxlsr.events.loop import Waiter
+from libxlsr.operations.progress import Phase, Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenOptions, XenTarget
+
+from .guests import wait_until, xl
+from .state import HostState
 
 PIPE_SIZE = 1 << 20
 
@@ -74,3 +79,44 @@ def interrupted(
         os.close(read_fd)
         os.close(write_fd)
     return ao
+
+
+def aborted_while_finishing(
+    path: Path, after: int, options: XenOptions | None = None
+) -> Ao[RestoreResult]:
+    """Restore a file and abort when the stream was read to its end, ``after`` callbacks later.
+
+    The ended operation; an abort that came too late leaves the guest there.
+    """
+    ctx = Context()
+    phases: list[Phase] = []
+
+    def note(progress: Progress) -> None:
+        phases.append(progress.phase)
+
+    left = after
+    with path.open("rb") as image, Waiter() as waiter:
+        target = XenTarget(ctx, options)
+        ao = restore_ao(ctx, image.fileno(), target, to_eof=True, on_progress=note)
+        while not ao.done:
+            if not ctx.step():
+                ctx.gather(waiter.wait(ctx.prepare()))
+            elif Phase.FINISHING in phases:
+                if left == 0:
+                    ao.abort()
+                left -= 1
+        while ctx.step():
+            pass
+        assert ctx.registered() == []
+    return ao
+
+
+def was_undone(ao: Ao[RestoreResult], before: HostState) -> bool:
+    """Whether the abort came in time. If not, the guest is destroyed, and nothing of it is left."""
+    try:
+        guest = ao.result().guest
+    except Aborted:
+        return True
+    xl("destroy", str(guest.domid))
+    wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
+    return False

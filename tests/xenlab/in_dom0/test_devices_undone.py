@@ -19,6 +19,10 @@ from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.target import XenTarget
 
+from .points import spread
+from .restoring import aborted_while_finishing, was_undone
+from .state import HostState
+
 SCRIPTS = Path("/etc/xen/scripts")
 HOTPLUG_TIMEOUT = 5.0
 
@@ -28,15 +32,22 @@ FAILS = """\
 xenstore-write $XENBUS_PATH/hotplug-error "no luck today"
 exit 1
 """
+HUNG = Path("/run/lab-hangs")
 # A loop device that it has not told anybody of, and a child of its own.
-HANGS = """\
+HANGS = f"""\
 #!/bin/bash
 [ $1 = remove ] && exit 0
 losetup -f $(xenstore-read $XENBUS_PATH/params)
-touch /run/block-lab-hangs
+touch {HUNG}
 sleep 1000
 """
-HUNG = Path("/run/block-lab-hangs")
+# A card's script has other words for it: online and offline.
+CARD_HANGS = f"""\
+#!/bin/bash
+[ $1 = offline ] && exit 0
+touch {HUNG}
+sleep 1000
+"""
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
@@ -131,6 +142,46 @@ def test_the_child_is_killed_while_a_script_hangs(
         restore(image_with(disks=[disk_of(disk, script=name)]), kill)
 
 
+def test_a_card_s_script_that_hangs(
+    image_with: Callable[..., Path], script: Callable[[str, str], str]
+) -> None:
+    nic = {"bridge": "xenbr0", "script": script("vif-lab-hangs", CARD_HANGS)}
+    with pytest.raises(TimedOut, match="attaching the network card 0 took longer than 15 s"):
+        restore(image_with(nics=[nic]), hotplug=HOTPLUG_TIMEOUT)
+    assert HUNG.exists()
+
+
+def test_an_abort_while_a_card_s_script_hangs(
+    image_with: Callable[..., Path], disk: Path, script: Callable[[str, str], str]
+) -> None:
+    nic = {"bridge": "xenbr0", "script": script("vif-lab-hangs", CARD_HANGS)}
+    image = image_with(disks=[disk_of(disk, script="block")], nics=[nic])
+    with pytest.raises(Aborted):
+        restore(image, lambda ao: ao.abort())
+
+
+def test_a_card_s_script_that_fails(
+    image_with: Callable[..., Path], script: Callable[[str, str], str]
+) -> None:
+    fails = FAILS.replace("remove", "offline")
+    nic = {"bridge": "xenbr0", "script": script("vif-lab-fails", fails)}
+    with pytest.raises(TargetError, match=r"could not attach its network card 0.*no luck today"):
+        restore(image_with(nics=[nic]))
+
+
+# Surely none of these comes when all is there: the child's answers alone take more callbacks.
+IN_TIME = range(9)
+
+
+@pytest.mark.parametrize("after", spread(range(0, 60, 4), {4, 8}))
+def test_aborted_while_they_are_attached(
+    image_with: Callable[..., Path], disk: Path, unchanged_host: HostState, after: int
+) -> None:
+    image = image_with(disks=[disk_of(disk, script="block")], nics=[{"bridge": "xenbr0"}])
+    ao = aborted_while_finishing(image, after)
+    assert was_undone(ao, unchanged_host) or after not in IN_TIME
+
+
 def _children() -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
@@ -158,8 +209,9 @@ def test_a_card_that_fails_after_its_disk(
         ),
         ({"nics": [{"bridge": "xenbr0", "script": "vif-none"}]}, "script vif-none .* is not here"),
         ({"p9s": [{}]}, "it has 9pfs shares"),
+        ({"pcidevs": [{"domain": 0, "bus": 3}]}, "it has PCI devices passed through"),
     ],
-    ids=["file", "bridge", "script outside", "script", "9pfs"],
+    ids=["file", "bridge", "script outside", "script", "9pfs", "PCI"],
 )
 def test_what_is_known_beforehand(
     image_with: Callable[..., Path], lists: dict[str, Any], message: str

@@ -16,7 +16,8 @@ from libxlsr.xen.xenstore import Xenstore
 
 from .guests import output_of, wait_until, xl
 from .hvm_guests import HvmGuest, saved_hvm_guest
-from .restoring import restore_file
+from .points import spread
+from .restoring import aborted_while_finishing, restore_file, was_undone
 from .state import HostState
 from .twins import look_at
 
@@ -263,6 +264,16 @@ def test_keys_are_written_below_the_device_model(hvm_image: Path, tmp_path: Path
             assert xenstore.get_permissions(f"{node}/physmap") == xenstore.get_permissions(node)
     finally:
         guest.destroy()
+
+
+# Surely none of these comes when all is there: the device model takes more callbacks to start.
+IN_TIME = range(11)
+
+
+@pytest.mark.parametrize("after", spread(range(0, 160, 10), {10, 40}))
+def test_aborted_while_it_finishes(hvm_image: Path, unchanged_host: HostState, after: int) -> None:
+    ao = aborted_while_finishing(hvm_image, after)
+    assert was_undone(ao, unchanged_host) or after not in IN_TIME
 
 
 @pytest.mark.usefixtures("unchanged_host")

@@ -18,11 +18,13 @@ from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest
 from .points import spread
-from .restoring import interrupted, restore_file
+from .restoring import aborted_while_finishing, interrupted, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
 POINTS = 50
+# The stream has ended, the domain has been introduced, its tty is waited for.
+BEFORE_THE_TTY = range(4)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,19 @@ def test_aborted(pv_bytes: bytes, point: int) -> None:
     ao = interrupted(pv_bytes, after, lambda ao, _target: ao.abort())
     with pytest.raises(Aborted):
         ao.result()
+
+
+@pytest.mark.parametrize("after", spread(range(10), {*BEFORE_THE_TTY, 4}))
+def test_aborted_while_it_finishes(guest: Guest, after: int) -> None:
+    ao = aborted_while_finishing(guest.image, after)
+    try:
+        ao.result()
+    except Aborted:
+        return
+    # The tty was there at once: the guest was let go before the abort was heard of.
+    assert after not in BEFORE_THE_TTY
+    guest.wait_for_ticks(1)
+    guest.destroy()
 
 
 @pytest.mark.parametrize("point", spread(range(1, POINTS + 1), {1, 25, 50}))
