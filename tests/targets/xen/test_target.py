@@ -17,10 +17,11 @@ from libxlsr.formats import xl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.targets.base import CheckpointDone, ImageDescription, LibxcOutcome, LibxcStream
 from libxlsr.targets.timeouts import Timeouts
+from libxlsr.targets.xen import create, preflight
 from libxlsr.targets.xen import target as target_module
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
-from libxlsr.targets.xen.libxl_files import userdata
+from libxlsr.targets.xen.libxl_files import domid_history, userdata
 from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.testing.stepping import run_until
@@ -70,11 +71,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(parent, "WORKER", f"{__package__}.waiting_worker")
     monkeypatch.setattr(target_module, "Xenctrl", lambda: host.xen)
     monkeypatch.setattr(target_module, "Xenstore", lambda: host.store)
-    monkeypatch.setattr(target_module.preflight, "require_root", lambda: None)
-    monkeypatch.setattr(target_module.create, "create_domain", host.create_domain)
-    monkeypatch.setattr(target_module.create, "set_up_domain", host.set_up_domain)
-    monkeypatch.setattr(target_module.create, "set_scheduling", lambda *_args: None)
-    monkeypatch.setattr(target_module.domid_history, "mark_recent", lambda _domid: None)
+    monkeypatch.setattr(preflight, "require_root", lambda: None)
+    monkeypatch.setattr(create, "create_domain", host.create_domain)
+    monkeypatch.setattr(create, "set_up_domain", host.set_up_domain)
+    monkeypatch.setattr(create, "set_scheduling", lambda *_args: None)
+    monkeypatch.setattr(domid_history, "mark_recent", lambda _domid: None)
     for name in ("store_config", "remove_all"):
         there = functools.partial(getattr(userdata, name), lib_dir=tmp_path)
         monkeypatch.setattr(userdata, name, there)
@@ -163,7 +164,7 @@ def test_a_uuid_that_was_taken_while_dom0_was_ballooned(
     def check(*_args: object, **_kwargs: object) -> None:
         host.xen.create(uuid.UUID(image_config.uuid))
 
-    monkeypatch.setattr(target_module.preflight, "check", check)
+    monkeypatch.setattr(preflight, "check", check)
     restore = Running(ctx, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     assert "domain 1 has the UUID" in str(restore.prepared[0])

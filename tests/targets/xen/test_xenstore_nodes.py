@@ -47,15 +47,15 @@ def test_a_driver_domain_has_nodes_for_a_toolstack(
     assert store.permissions.get("/local/domain/7/device-model") == its_own
 
 
-@pytest.mark.parametrize(("change", "what"), [({"name": "other"}, "UUID"), ({}, "name")])
+@pytest.mark.parametrize(("name", "what"), [("other", "UUID"), ("guest", "name")])
 def test_the_second_with_a_name_or_uuid_changes_nothing(
-    config: DomainConfig, change: dict[str, str], what: str
+    config: DomainConfig, name: str, what: str
 ) -> None:
     store = FakeXenstore()
     create(store, config, STATE)
     before = dict(store.values)
     with pytest.raises(TargetError, match=f"domain 7 has the {what}"):
-        create(store, dataclasses.replace(config, **change), OTHER)
+        create(store, dataclasses.replace(config, name=name), OTHER)
     assert store.values == before
 
 
