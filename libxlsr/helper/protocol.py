@@ -133,7 +133,7 @@ def error_from_fields(fields: Mapping[str, object]) -> LibxlsrError:
     if kind is None:
         raise ProtocolError("an error of no known class")
     message = fields.get("message")
-    if not isinstance(message, str):
+    if not isinstance(message, str) or not message:
         raise ProtocolError("an error without a message")
     optional: dict[str, Any] = {}
     for name, wanted in {"remedy": str, **_ERROR_FIELDS[kind]}.items():
