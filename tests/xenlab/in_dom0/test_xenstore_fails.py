@@ -17,11 +17,11 @@ from .restoring import restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
-# A restore of the PV guest makes one request with xs_directory and one with xs_watch, 5 with
-# xs_read, 2 with xs_mkdir, 6 with xs_rm, and a good 50 with xs_write.
+# A restore of the PV guest makes one request with xs_directory and one with xs_watch, 7 with
+# xs_read (the last for the tty), 2 with xs_mkdir, 6 with xs_rm, and a good 50 with xs_write.
 REQUESTS = spread(
     [
-        *(("xs_read", number) for number in range(5)),
+        *(("xs_read", number) for number in range(7)),
         ("xs_directory", 0),
         *(("xs_write", number) for number in range(0, 51, 5)),
         *(("xlsr_set_permissions", number) for number in range(0, 27, 3)),
@@ -34,7 +34,7 @@ REQUESTS = spread(
     ],
     always={
         ("xs_read", 0),
-        ("xs_read", 4),
+        ("xs_read", 6),
         ("xs_directory", 0),
         ("xs_write", 0),
         ("xs_write", 50),
