@@ -21,6 +21,7 @@ from libxlsr.targets.xen import create, preflight
 from libxlsr.targets.xen import target as target_module
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
+from libxlsr.targets.xen.creation_lock import CreationLock
 from libxlsr.targets.xen.libxl_files import domid_history, userdata
 from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.target import XenOptions, XenTarget
@@ -85,9 +86,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 class Running:
     """One restore, call by call."""
 
-    def __init__(self, ctx: Context, config: xl.Config, changes: list[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        config: xl.Config,
+        changes: list[tuple[str, str]],
+        *,
+        balloon: bool = False,
+    ) -> None:
         self.ctx = ctx
-        self.target = XenTarget(ctx, XenOptions(overrides=changes))
+        self.target = XenTarget(ctx, XenOptions(overrides=changes, balloon=balloon))
         self.prepared: list[LibxlsrError | None] = []
         self.read: list[LibxlsrError | None] = []
         self.target.prepare(ImageDescription(config, None), Hooks(), self.prepared.append)
@@ -212,3 +220,28 @@ def test_a_helper_that_can_not_be_killed_is_named_and_the_rest_undone(
     assert f"process {pid} does not end" in str(error)
     assert not host.xen.by_id
     run_until(ctx, lambda: not ctx.registered())
+
+
+def test_one_that_may_balloon_dom0_keeps_others_from_counting_memory(
+    ctx: Context,
+    host: Host,
+    image_config: xl.Config,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    lock = functools.partial(CreationLock, path=tmp_path / "xl")
+    monkeypatch.setattr(target_module, "CreationLock", lock)
+    first = Running(ctx, image_config, [], balloon=True)
+    run_until(ctx, lambda: bool(first.prepared))
+    assert first.prepared == [None]
+    changes = [("name", "other"), ("uuid", "new")]
+    second = Running(ctx, image_config, changes, balloon=True)
+    third = Running(ctx, image_config, [("name", "third"), ("uuid", "new")])
+    run_until(ctx, lambda: bool(third.prepared))  # has nothing to do with the lock
+    assert (second.prepared, third.prepared) == ([], [None])
+    assert first.roll_back() is None
+    run_until(ctx, lambda: bool(second.prepared))
+    assert second.prepared == [None]
+    for restore in (second, third):
+        assert restore.roll_back() is None
+    assert not host.xen.by_id
