@@ -63,6 +63,7 @@ def _members(found: Difference) -> dict[str, Any]:
         "same_state": found.same_state,
         "config": [dataclasses.asdict(change) for change in found.config],
         "state": [dataclasses.asdict(change) for change in found.state],
+        "not_decoded": found.not_decoded,
         "device_model": found.device_model,
         "pages": dataclasses.asdict(found.pages),
         "records": found.records,
@@ -75,6 +76,8 @@ def _say(found: Difference, report: Report, *, most: int | None) -> None:
             report.line(f"{title}:")
         for change in values:
             report.line(f"  {_change(change)}")
+    for name in found.not_decoded:
+        report.line(f"{name}: differs in bytes that are not decoded")
     if found.device_model:
         report.line("device model: its state differs")
     pages = found.pages

@@ -1,15 +1,18 @@
 """Collects what there is to show of an image, with the checks of verify on the way.
 
-Kept are the last record of each kind of state, where each record stands, and which frames came
-when. Each is bounded: an image can have more records than there is room for, and then says so.
+Kept are the last record of each kind of state (where records add to one another, the checks have
+put them together), where each record stands, and which frames came when. Each is bounded: an image
+can have more records than there is room for, and then says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats import libxl, xl
 from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import VCPU_RECORDS, X86PvInfo
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
 from libxlsr.verify.digest import GuestDigest
@@ -40,6 +43,15 @@ class Round:
     """How many of the frames came with contents."""
 
 
+class StateRecord(NamedTuple):
+    """The body of a libxc record, and what it takes to decode it."""
+
+    type: RecordType
+    guest_width: int
+    """X86_PV_INFO's, 4 or 8."""
+    data: bytes
+
+
 class Collector(Verification):
     """A verification that keeps what it saw. ``digest`` makes it read all of memory."""
 
@@ -48,14 +60,18 @@ class Collector(Verification):
         self.xl: xl.Header | None = None
         self.libxl: libxl.Header | None = None
         self.places: list[Record] = []
-        self.state: dict[str, tuple[RecordType, bytes]] = {}
-        """The last body of each kind of libxc record, by its name and, for a vCPU's, its number."""
+        self.state: dict[str, StateRecord] = {}
+        """The last body of each kind of libxc record, by its name and, for a vCPU's, its number.
+        HVM_PARAMS are in ``hvm_params`` instead, and the P2M is in ``memory``."""
         self.emulator: libxl.EmulatorContext | None = None
+        self.emulator_size = 0
+        """Bytes of the device model's state, all of which need not have been kept."""
         self.emulator_keys: libxl.EmulatorXenstoreData | None = None
         self.rounds: list[Round] = []
         self.left_out: list[str] = []
         """What there was no room for, in words."""
         self._state_size = 0
+        self._guest_width = 8
         self._last_gfn = -1
         self._emulator_state = bytearray()
         self._new_round = True
@@ -75,15 +91,20 @@ class Collector(Verification):
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
         super().libxc_body(record, body, data)
+        if isinstance(body, X86PvInfo):
+            self._guest_width = body.guest_width
+        if record.type in _PUT_TOGETHER:
+            return
         name = record.name
-        if record.type in _VCPU_RECORDS:
+        if record.type in VCPU_RECORDS:
             name = f"{name} {int.from_bytes(data[:4], 'little')}"
-        before = len(self.state[name][1]) if name in self.state else 0
-        if self._state_size - before + len(data) > STATE_MAX:
+        if name in self.state:
+            self._state_size -= len(self.state.pop(name).data)
+        if self._state_size + len(data) > STATE_MAX:
             self._leave_out(f"{name} of {len(data)} bytes")
             return
-        self._state_size += len(data) - before
-        self.state[name] = (RecordType(record.type), bytes(data))
+        self._state_size += len(data)
+        self.state[name] = StateRecord(RecordType(record.type), self._guest_width, bytes(data))
 
     def libxl_body(
         self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
@@ -95,6 +116,7 @@ class Collector(Verification):
     def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
         super().emulator_context(record, head, size)
         self.emulator = head
+        self.emulator_size = size
         self._emulator_state = bytearray()
 
     def wants_emulator_state(self) -> bool:
@@ -102,14 +124,13 @@ class Collector(Verification):
 
     def emulator_state(self, piece: bytes | memoryview) -> None:
         super().emulator_state(piece)
-        if len(self._emulator_state) + len(piece) <= STATE_MAX // 2:
-            self._emulator_state += piece
-        else:
-            self._leave_out("a part of the device model's state")
+        self._emulator_state += piece[: STATE_MAX // 2 - len(self._emulator_state)]
+        if self.emulator_size > STATE_MAX // 2:
+            self._leave_out(f"the device model's state after its first {STATE_MAX // 2} bytes")
 
     @property
     def device_model_state(self) -> bytes:
-        """What EMULATOR_CONTEXT holds behind its sub-header."""
+        """What EMULATOR_CONTEXT holds behind its sub-header, as far as there was room for it."""
         return bytes(self._emulator_state)
 
     def page_data(self, record: Record, batch: PageData) -> None:
@@ -136,11 +157,4 @@ class Collector(Verification):
             self.left_out.append(what)
 
 
-_VCPU_RECORDS = frozenset(
-    {
-        libxc.RecordType.X86_PV_VCPU_BASIC,
-        libxc.RecordType.X86_PV_VCPU_EXTENDED,
-        libxc.RecordType.X86_PV_VCPU_XSAVE,
-        libxc.RecordType.X86_PV_VCPU_MSRS,
-    }
-)
+_PUT_TOGETHER = frozenset({RecordType.HVM_PARAMS, RecordType.X86_PV_P2M_FRAMES})

@@ -11,6 +11,7 @@ from typing import Any
 from libxlsr.contents.collector import Collector
 from libxlsr.contents.guest_state import guest_state
 from libxlsr.contents.memory_map import memory_map
+from libxlsr.contents.state_pieces import state_pieces
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_types import (
     PAGE_TYPE_NAMES,
@@ -54,7 +55,7 @@ def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
         ],
         "memory": None if contents.memory is None else _memory(contents, contents.memory),
         "checkpoints": contents.checkpoints,
-        "state": guest_state(contents),
+        "state": guest_state(state_pieces(contents)),
         "findings": [
             {**finding._asdict(), "severity": finding.severity.value}
             for finding in verified.findings

@@ -1,14 +1,20 @@
-"""What differs between two images of a guest: configuration, state by name, pages, records."""
+"""What differs between two images of a guest: configuration, state by name, pages, records.
+
+Whether the state is the same rests on the digests of what each record holds, as verify's digest
+does. Names and values come from what is decoded, which is not every byte of a record.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from libxlsr.contents.collector import Collector
 from libxlsr.contents.guest_state import flattened, guest_state
+from libxlsr.contents.state_pieces import Piece, state_pieces
+from libxlsr.formats.libxl import RecordType as LibxlRecordType
 from libxlsr.verify.digest import FRAME_DIGEST_SIZE, GuestDigest
 from libxlsr.verify.frame_map import CHUNK_FRAMES, FrameMap
 
@@ -70,18 +76,17 @@ class Change:
 class Difference:
     """All that differs."""
 
+    same_state: bool
+    """Whether the guest would not know one from the other: then verify's digests are equal."""
     config: tuple[Change, ...]
     state: tuple[Change, ...]
+    not_decoded: tuple[str, ...]
+    """Records and devices that differ, none of whose decoded values does."""
     pages: PageDifferences
     device_model: bool
-    """Whether the device model's state differs, in bytes."""
+    """Whether the device model's state differs (EMULATOR_CONTEXT), in any byte."""
     records: dict[str, tuple[int, int]]
     """Records of which there are not as many; no part of the guest's state."""
-
-    @property
-    def same_state(self) -> bool:
-        """Whether the guest would not know one from the other."""
-        return not (self.state or self.pages.any or self.device_model)
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,40 @@ class Side:
 
 def difference(a: Side, b: Side) -> Difference:
     """What differs between ``a`` and ``b``."""
+    one, other = a.digest.parts(), b.digest.parts()
+    differing = {name for name in {*one, *other} if one.get(name) != other.get(name)}
+    left, right = _pieces(a, differing), _pieces(b, differing)
+    device_model = LibxlRecordType.EMULATOR_CONTEXT.name
+    pages = _pages(a, b)
     return Difference(
+        same_state=not differing and not pages.any,
         config=tuple(changes(_config(a), _config(b))),
-        state=tuple(changes(guest_state(a.contents), guest_state(b.contents))),
-        pages=_pages(a, b),
-        device_model=a.contents.device_model_state != b.contents.device_model_state,
+        state=tuple(changes(guest_state(left), guest_state(right))),
+        not_decoded=tuple(_not_decoded(left, right, differing - {device_model})),
+        pages=pages,
+        device_model=device_model in differing,
         records=_records(a, b),
     )
+
+
+def _pieces(side: Side, records: Set[str]) -> list[Piece]:
+    """The pieces of a side's state that these records hold."""
+    return [piece for piece in state_pieces(side.contents) if piece.record in records]
+
+
+def _not_decoded(left: list[Piece], right: list[Piece], records: Set[str]) -> Iterator[str]:
+    """What of ``records``, which differ, does so in no value."""
+    one, other = ({piece.name: piece for piece in pieces} for pieces in (left, right))
+    named: set[str] = set()
+    for name in sorted({*one, *other}):
+        before, after = one.get(name), other.get(name)
+        if before is None or after is None or before.values != after.values:
+            named.update(piece.record for piece in (before, after) if piece is not None)
+        elif before.data != after.data:
+            named.add(before.record)
+            if before.record in records:
+                yield name
+    yield from sorted(records - named)
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:

@@ -17,6 +17,9 @@ from libxlsr.targets.image.small_files import flush, write_file
 from libxlsr.verify.digest import GuestDigest
 from libxlsr.verify.verifier import Verified, run_verification
 
+_WITHOUT_DIGEST = ("ends-at-checkpoint", "frames-untracked")
+"""Findings, none of them errors, of images whose state is not known to the last byte."""
+
 
 def inspect(source: Source, *, full: bool = False) -> dict[str, Any]:
     """All that there is to say about the image at ``source``, as an object for JSON.
@@ -62,6 +65,11 @@ def _side(source: Source, digest: GuestDigest) -> Side:
         finding = next(one for one in verified.findings if one.severity.value == "error")
         raise StreamError(
             f"{finding.message} ({source})", offset=finding.offset, record=finding.record
+        )
+    if verified.digest is None:
+        finding = next(one for one in verified.findings if one.id in _WITHOUT_DIGEST)
+        raise StreamError(
+            f"it can't be compared: {finding.message} ({source})", offset=finding.offset
         )
     return Side(contents, digest)
 

@@ -79,11 +79,14 @@ class GuestDigest:
             for start in range(0, len(digests), FRAME_DIGEST_SIZE)
         )
 
+    def parts(self) -> dict[str, bytes]:
+        """The digest of each part of the state but memory, by its name."""
+        return {**{name: part.digest() for name, part in self._in_pieces.items()}, **self._state}
+
     def finish(self, frames: FrameMap, *, pv: bool) -> str:
         """The digest of everything that was taken."""
         whole = hashlib.sha256(b"pv" if pv else b"hvm")
-        state = {name: part.digest() for name, part in self._in_pieces.items()}
-        state.update(self._state)
+        state = self.parts()
         for name in sorted(state):
             whole.update(name.encode("ascii") + b"\0" + state[name])
         for first_gfn, chunk in frames.chunks():

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from libxlsr.contents import collector
+from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
+from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames
 from libxlsr.operations.contents import inspect
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
+from libxlsr.testing.parts import record_part
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
@@ -94,6 +98,45 @@ def test_a_pv_guest(described: Any) -> None:
     assert state["shared_info"]["booted"] == "1970-01-01T00:00:00+00:00"
 
 
+def test_parameters_in_two_records(described: Any) -> None:
+    stream = StreamBuilder()
+    first = stream.find(RecordType.HVM_PARAMS)
+    stream.insert_after(first, record_part(RecordType.HVM_PARAMS, HvmParams(((9, 1),)).encode()))
+    params = described(stream.build())["state"]["hvm_params"]
+    assert (params["STORE_PFN"], params["VIRIDIAN"]) == ("0xf", "0x1")
+
+
+def test_a_p2m_in_two_records(described: Any) -> None:
+    stream = StreamBuilder("pv", pages=1024)
+    part = stream.find(RecordType.X86_PV_P2M_FRAMES)
+    first, second = X86PvP2mFrames.decode(part.body_bytes()).p2m_pfns
+    part.body = X86PvP2mFrames(0, 511, (first,)).encode()
+    rest = X86PvP2mFrames(512, 1023, (second,)).encode()
+    stream.insert_after(part, record_part(RecordType.X86_PV_P2M_FRAMES, rest))
+    p2m = described(stream.build())["state"]["p2m"]
+    assert p2m == {"first_pfn": "0x0", "last_pfn": "0x3ff", "frames": 2}
+
+
+def test_an_entry_twice(described: Any) -> None:
+    stream = StreamBuilder()
+    part = stream.find(RecordType.HVM_CONTEXT)
+    entries = HvmContext.decode(part.body_bytes()).entries
+    twice = [HvmSaveEntry(19, 0, bytes([number]) + bytes(7)) for number in (1, 2)]
+    part.body = HvmContext((*entries, *twice)).encode()
+    devices = described(stream.build())["state"]["hvm_context"]
+    assert devices["TSC_ADJUST[0]"] == {"tsc_adjust": "0x1"}
+    assert devices["TSC_ADJUST[0] (2)"] == {"tsc_adjust": "0x2"}
+
+
+def test_a_width_that_changes_its_mind(described: Any) -> None:
+    stream = StreamBuilder("pv")
+    info = record_part(RecordType.X86_PV_INFO, X86PvInfo(4, 3).encode())
+    stream.insert_before(stream.find(RecordType.END), info)
+    state = described(stream.build())["state"]
+    assert state["pv_info"]["guest_width"] == 4
+    assert state["vcpus"]["0"]["registers"]["rip"] == "0x0"
+
+
 def test_a_damaged_image_is_shown_as_far_as_it_goes(described: Any) -> None:
     stream = StreamBuilder()
     stream.find(RecordType.X86_TSC_INFO).body = b"short"
@@ -125,5 +168,5 @@ def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.M
         "places of records after the first 5",
         "rounds of frames after the first 1",
         "HVM_CONTEXT of 1080 bytes",
-        "a part of the device model's state",
+        "the device model's state after its first 550 bytes",
     ]
