@@ -81,9 +81,7 @@ def interrupted(
     return ao
 
 
-def aborted_while_finishing(
-    path: Path, after: int, options: XenOptions | None = None
-) -> Ao[RestoreResult]:
+def aborted_while_finishing(path: Path, after: int) -> Ao[RestoreResult]:
     """Restore a file and abort when the stream was read to its end, ``after`` callbacks later.
 
     The ended operation; an abort that came too late leaves the guest there.
@@ -96,8 +94,7 @@ def aborted_while_finishing(
 
     left = after
     with path.open("rb") as image, Waiter() as waiter:
-        target = XenTarget(ctx, options)
-        ao = restore_ao(ctx, image.fileno(), target, to_eof=True, on_progress=note)
+        ao = restore_ao(ctx, image.fileno(), XenTarget(ctx), to_eof=True, on_progress=note)
         while not ao.done:
             if not ctx.step():
                 ctx.gather(waiter.wait(ctx.prepare()))

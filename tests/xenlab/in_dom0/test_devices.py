@@ -37,9 +37,10 @@ def guest(request: pytest.FixtureRequest) -> Iterator[DeviceGuest]:
 
 
 def test_it_goes_on_and_is_like_xl_s_own(guest: DeviceGuest) -> None:
-    before, digest = guest.ticks()[-1]
+    ticks = len(guest.ticks())
     xl("restore", str(guest.image))
     guest.check_going_on()
+    first, digest = guest.ticks()[ticks]
     of_xl = look_at(guest)
     guest.reset()
 
@@ -47,7 +48,9 @@ def test_it_goes_on_and_is_like_xl_s_own(guest: DeviceGuest) -> None:
     result = restore_file(guest.image)
     guest.check_going_on()
     number, after = guest.ticks()[ticks]
-    assert (number <= before + 1, after) == (True, digest)
+    assert after == digest
+    # Where xl's went on; one tick may have been in the console's ring, and gone with it.
+    assert abs(number - first) <= 1
     ours = look_at(guest)
     assert ours.listed == of_xl.listed
     assert any("/backend/vif/N/0/state" in path for path in ours.nodes)

@@ -100,5 +100,7 @@ def look_at(guest: Guest) -> Twin:
             if any(fnmatch.fnmatch(path, pattern) for pattern in VOLATILE):
                 rest = re.sub(r'^"[^"]+"', '"…"', rest)
             nodes[path] = rest
+    # Two that could not be listed would be the same.
+    assert nodes.keys() >= {"/local/domain/N/name", "/vm/UUID/uuid", "/libxl/N/type"}
     listed["domid"] = None
     return Twin(nodes, listed)
