@@ -31,7 +31,11 @@ STATE_MAX = 32 << 20
 class Round:
     """Frames that were sent one after another upwards: an iteration, or a checkpoint's.
 
-    A sender goes through the frames upwards each time, so that a step down begins a round.
+    A sender goes through the frames upwards each time, and fills each PAGE_DATA record with as many
+    frames (MAX_BATCH_SIZE, 1024) but for the last, whatever their types and whether they come with
+    contents (send_dirty_pages() and write_batch() in Xen's tools/libs/guest/xg_sr_save.c). So a
+    round begins where frame numbers step down, and after a record that is not full. An iteration of
+    full records only is one with the next, if that begins above where it ended.
     """
 
     checkpoint: int | None
@@ -75,6 +79,7 @@ class Collector(Verification):
         self._last_gfn = -1
         self._emulator_state = bytearray()
         self._new_round = True
+        self._full_batch = 0  # frames in the largest PAGE_DATA record so far
 
     def xl_header(self, header: xl.Header) -> None:
         self.xl = header
@@ -141,12 +146,13 @@ class Collector(Verification):
                 self._leave_out(f"rounds of frames after the first {ROUNDS_MAX}")
             else:
                 self.rounds.append(Round(checkpoint, record.number, record.number))
-            self._new_round = False
         current = self.rounds[-1]
         current.last_record = record.number
         current.frames += batch.count
         current.pages += batch.data_pages
         self._last_gfn = batch.gfns[-1]
+        self._full_batch = max(self._full_batch, batch.count)
+        self._new_round = batch.count < self._full_batch
 
     def checkpoint(self, number: int) -> None:
         super().checkpoint(number)

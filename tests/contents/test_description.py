@@ -76,6 +76,18 @@ def test_the_iterations_of_a_live_migration(described: Any) -> None:
     assert memory["frames"] == {"NOTAB": 19, "XTAB": 1}
 
 
+def test_an_iteration_that_begins_above_the_last(described: Any) -> None:
+    stream = StreamBuilder("pvh", pages=64, dirtied=[[1, 2, 3], [10, 11], [20, 21]], batch=8)
+    rounds = described(stream.build())["memory"]["rounds"]
+    assert [one["frames"] for one in rounds] == [64, 3, 2, 2]
+
+
+def test_an_iteration_of_full_records_is_one_with_what_follows_above_it(described: Any) -> None:
+    stream = StreamBuilder("pvh", pages=64, dirtied=[range(8), range(10, 15), [20]], batch=8)
+    rounds = described(stream.build())["memory"]["rounds"]
+    assert [one["frames"] for one in rounds] == [64, 13, 1]
+
+
 def test_checkpoints(described: Any) -> None:
     description = described(StreamBuilder(checkpoints=[[1], [2, 3], [4]]).build())
     assert description["checkpoints"] == 3
