@@ -29,6 +29,7 @@ _ABSENT = (XEN_DOMCTL_PFINFO_XTAB, XEN_DOMCTL_PFINFO_BROKEN)
 
 def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
     """The description of the image that ``contents`` was collected from."""
+    state = guest_state(state_pieces(contents))
     return {
         "image": {
             "kind": verified.kind,
@@ -55,13 +56,20 @@ def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
         ],
         "memory": None if contents.memory is None else _memory(contents, contents.memory),
         "checkpoints": contents.checkpoints,
-        "state": guest_state(state_pieces(contents)),
+        "state": state,
         "findings": [
             {**finding._asdict(), "severity": finding.severity.value}
             for finding in verified.findings
         ],
-        "left_out": contents.left_out,
+        "left_out": [*contents.left_out, *_left_undecoded(state)],
     }
+
+
+def _left_undecoded(state: dict[str, Any]) -> Iterator[str]:
+    emulator = state.get("emulator", {})
+    size = emulator.get("description_bytes", 0)
+    if size and emulator["description"] is None:
+        yield f"the device model's description of itself, of {size} bytes"
 
 
 def _headers(contents: Collector) -> dict[str, Any]:

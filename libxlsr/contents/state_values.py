@@ -135,6 +135,7 @@ def emulator(head: libxl.EmulatorContext, size: int, state: bytes) -> dict[str, 
             version=qemu.version,
             machine=qemu.machine,
             sections=[vars(section).copy() for section in qemu.sections],
+            description_bytes=qemu.description_size,
             description=qemu.description,
         )
     return emulator

@@ -10,7 +10,7 @@ All big-endian. A section's data has no length: only its device knows how long i
 machine types leave out the footers that would mark its end. So sections are found by what their
 headers look like (ids that grow, a name, small numbers): good enough to look at, and nothing to
 restore a device from. Xen starts QEMU with suppress-vmdesc=on, and the description
-is seldom there.
+is seldom there. It ends the state, which is how it is told from other bytes like its header.
 
 Source: QEMU's migration/savevm.c and docs/devel/migration.
 """
@@ -26,10 +26,16 @@ from typing import Any
 from libxlsr.errors import StreamError
 
 QEMU_VM_FILE_MAGIC = b"QEVM"
+QEMU_VM_EOF = 0
 QEMU_VM_VMDESCRIPTION = 6
 QEMU_VM_CONFIGURATION = 7
 
 SECTIONS_MAX = 4096
+DESCRIPTION_MAX = 1 << 20
+"""Bytes of a description that are parsed: QEMU's are smaller."""
+_DESCRIPTION_DEPTH = 64
+_DESCRIPTION_START = bytes([QEMU_VM_EOF, QEMU_VM_VMDESCRIPTION])
+_LENGTH = struct.Struct(">I")
 _HEADER = re.compile(
     rb"[\x01\x04](?P<id>\0[\0-\x0f]..)(?P<length>[\x02-\xff])(?=[A-Za-z0-9])", re.DOTALL
 )
@@ -60,8 +66,10 @@ class QemuState:
     machine: str | None
     """The machine type that the configuration section names."""
     sections: tuple[QemuSection, ...]
-    description: Any
-    """QEMU's own description (JSON) of the sections, None where it was left out."""
+    description_size: int = 0
+    """Bytes of QEMU's own description of the sections, 0 where there is none."""
+    description: dict[str, Any] | None = None
+    """The description (JSON), None where it has more than DESCRIPTION_MAX bytes too."""
 
     @classmethod
     def decode(cls, state: bytes, offset: int = 0) -> QemuState:
@@ -80,7 +88,8 @@ class QemuState:
             text = state[position + 5 : position + 5 + length]
             machine = text.decode("ascii", "replace")
             position += 5 + length
-        return cls(version, machine, tuple(_sections(state, position)), _description(state))
+        size, description = _description(state, position)
+        return cls(version, machine, tuple(_sections(state, position)), size, description)
 
 
 def _sections(state: bytes, position: int) -> list[QemuSection]:
@@ -110,12 +119,44 @@ def _sections(state: bytes, position: int) -> list[QemuSection]:
     return [replace(section, length=end - section.offset) for section, end in zip(found, ends)]
 
 
-def _description(state: bytes) -> Any:
-    start = state.rfind(b"\0" + bytes([QEMU_VM_VMDESCRIPTION]))
-    if start < 0:
-        return None
-    length = int.from_bytes(state[start + 2 : start + 6], "big")
-    try:
-        return json.loads(state[start + 6 : start + 6 + length])
-    except (ValueError, RecursionError):  # no JSON, or nested too deeply
-        return None
+def _description(state: bytes, position: int) -> tuple[int, dict[str, Any] | None]:
+    """The description's size, and what it says."""
+    last = state.rfind(_DESCRIPTION_START)  # which no JSON has, but its length may
+    for start in range(max(position, last - _LENGTH.size - 1), last + 1):
+        text = start + len(_DESCRIPTION_START) + _LENGTH.size
+        if not state.startswith(_DESCRIPTION_START, start) or state[text : text + 1] != b"{":
+            continue
+        (size,) = _LENGTH.unpack_from(state, text - _LENGTH.size)
+        if text + size != len(state):
+            continue
+        if size > DESCRIPTION_MAX:
+            return size, None
+        try:
+            described = json.loads(
+                state[text:], parse_float=_refuse_number, parse_constant=_refuse_number
+            )
+        except (ValueError, RecursionError):  # no JSON, or nested too deeply
+            continue
+        if _is_shallow(described):
+            return size, described
+    return 0, None
+
+
+def _refuse_number(text: str) -> Any:
+    raise ValueError(f"{text} is no whole number, and QEMU writes no others")
+
+
+def _is_shallow(root: Any) -> bool:
+    """Whether it can be walked down by recursion."""
+    level = [root]
+    for _ in range(_DESCRIPTION_DEPTH):
+        below = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not below:
+            return True
+        level = below
+    return False

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from libxlsr.cli.main import main
 from libxlsr.contents import collector
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames
+from libxlsr.formats.qemu_state import DESCRIPTION_MAX
 from libxlsr.operations.contents import inspect
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
@@ -167,6 +169,19 @@ def test_no_damage_makes_it_fall_over(described: Any, guest: str) -> None:
         data = damage(parts, seed).data
         if data.startswith((b"Xen save", b"LibxlFmt")):
             described(data)
+
+
+def test_a_device_models_description_that_is_too_large_is_said(
+    described: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = b'{"devices": []}'.ljust(DESCRIPTION_MAX + 1)
+    state = b"QEVM\0\0\0\3\0\6" + len(text).to_bytes(4, "big") + text
+    description = described(StreamBuilder(emulator=state).build())
+    assert description["state"]["emulator"]["description"] is None
+    said = "the device model's description of itself, of 1048577 bytes"
+    assert description["left_out"] == [said]
+    main(["inspect", str(tmp_path / "image")])
+    assert said in capsys.readouterr().out
 
 
 def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -11,7 +12,7 @@ from libxlsr.formats.cpu_policy import XEN_CPUID_NO_SUBLEAF, CpuidLeaf
 from libxlsr.formats.cpuid_features import feature_names
 from libxlsr.formats.hvm_context import HVM_SAVE_NAMES
 from libxlsr.formats.hvm_devices import decode_device
-from libxlsr.formats.qemu_state import QemuState
+from libxlsr.formats.qemu_state import DESCRIPTION_MAX, QemuState
 from libxlsr.formats.shared_info import SharedInfoPage
 
 #: What Xen 4.17 writes (sizeof of each structure in arch-x86/hvm/save.h).
@@ -117,6 +118,54 @@ def test_qemus_state() -> None:
     assert decoded.sections[0].offset == 8 + len(machine)
     assert decoded.sections[1].offset == 8 + len(machine) + 19 + 20
     assert decoded.description == {"devices": []}
+
+
+def with_description(text: bytes, length: int | None = None) -> QemuState:
+    head = struct.pack(">BBI", 0, 6, len(text) if length is None else length)
+    return QemuState.decode(b"QEVM\0\0\0\3" + section(0, b"timer", bytes(20)) + head + text)
+
+
+@pytest.mark.parametrize(
+    "length", [2, 6, 100, 1536, 1541, 1542, 1600, 1791, 1792, 262150, 393216, 393226]
+)
+def test_a_description_of_any_length(length: int) -> None:
+    text = b'{"a": ""}'.replace(b'""', b'"' + b"x" * (length - 9) + b'"') if length > 8 else b"{}"
+    text = text.ljust(length)
+    decoded = with_description(text)
+    assert decoded.description_size == length
+    assert decoded.description == json.loads(text)
+
+
+def test_a_description_that_is_too_large_is_not_parsed() -> None:
+    text = b'{"devices": []}'
+    whole = with_description(text.ljust(DESCRIPTION_MAX))
+    assert whole.description == {"devices": []}
+    larger = with_description(text.ljust(DESCRIPTION_MAX + 1))
+    assert (larger.description_size, larger.description) == (DESCRIPTION_MAX + 1, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"{",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": 1.5}',
+        b'{"a": "\xff"}',
+        b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=range(8),
+)
+def test_what_is_no_description(text: bytes) -> None:
+    decoded = with_description(text)
+    assert (decoded.description_size, decoded.description) == (0, None)
+
+
+def test_a_description_that_does_not_end_the_state() -> None:
+    assert with_description(b"{}", 1).description is None
+    assert with_description(b"{}", 3).description is None
 
 
 @pytest.mark.parametrize("state", [b"", b"QEVM", b"QEMU\0\0\0\3", b"\0" * 100])
