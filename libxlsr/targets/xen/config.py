@@ -42,6 +42,10 @@ XENSTORE_KEY = re.compile(r"[A-Za-z0-9_@:-]+(/[A-Za-z0-9_@:-]+)*\Z")
 """A relative xenstore path (docs/misc/xenstore.txt)."""
 
 XENSTORE_VALUE_MAX = 2048
+"""In bytes."""
+
+VMTRACE_MAX_KB = (1 << 22) - 4
+"""Xen counts the buffer in bytes, in whole pages, in 32 bits (struct xen_domctl_createdomain)."""
 
 DEVICE_LISTS = (
     "disks",
@@ -146,14 +150,33 @@ class DomainConfig:
         return xl.Config.from_json(self.json).raw
 
 
-def read_config(config: xl.Config) -> DomainConfig:
-    """The typed configuration. Raises StreamError for what is missing, of a wrong type or range."""
+def without_nulls(value: Any) -> Any:
+    """A JSON value without the members that are null, at any depth.
+
+    Such a member counts as missing, as in libxl, which looks for a member of the type that it wants
+    and takes its default where it finds none (libxl__json_map_get, libxl_json.c). A null in a list
+    stays: it is no member that could be missing, and is refused like any other wrong item.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def read_config(found: xl.Config) -> DomainConfig:
+    """The typed configuration. Raises StreamError for what is missing, of a wrong type or range.
+
+    Every number is within what the C struct that it goes into can hold. A null is as good as
+    nothing (`without_nulls`).
+    """
+    config = xl.Config(found.raw, without_nulls(found.json), found.offset)
     reader = _Reader(config)
     kind = config.domain_type
     own = ("b_info", f"type.{kind}")
     max_vcpus = config.max_vcpus
     target_memkb, max_memkb = config.target_memkb, config.max_memkb
-    video_memkb = config.video_memkb
+    video_memkb = config.integer("b_info", "video_memkb", maximum=target_memkb)
     if video_memkb is None:
         video_memkb = default_video_memkb(config) if kind == "hvm" else 0
     msr_relaxed = reader.flag("b_info", "arch_x86", "msr_relaxed", default=True)
@@ -182,7 +205,7 @@ def read_config(config: xl.Config) -> DomainConfig:
         max_grant_frames=reader.limit("b_info", "max_grant_frames"),
         max_maptrack_frames=reader.limit("b_info", "max_maptrack_frames"),
         max_grant_version=reader.optional_limit("b_info", "max_grant_version", maximum=15),
-        vmtrace_buf_kb=config.integer("b_info", "vmtrace_buf_kb", maximum=1 << 22) or 0,
+        vmtrace_buf_kb=config.integer("b_info", "vmtrace_buf_kb", maximum=VMTRACE_MAX_KB) or 0,
         altp2m_mode=reader.choice(_ALTP2M_MODES, "b_info", "altp2m", default="disabled")
         or int(reader.flag(*own, "altp2m", default=False)),
         altp2m_count=config.integer("b_info", "altp2m_count", maximum=0xFFFF) or 0,
@@ -318,7 +341,7 @@ class _Reader:
         for key, text in value.items():
             if not XENSTORE_KEY.match(key) or not isinstance(text, str):
                 raise self._wrong(path, f"has the key {key[:60]!r}", "relative xenstore paths")
-            if len(text) > XENSTORE_VALUE_MAX or "\0" in text:
+            if len(text.encode()) > XENSTORE_VALUE_MAX or "\0" in text:
                 raise self._wrong(path, f"has a value that xenstore can't hold ({key})", None)
         return tuple(value.items())
 

@@ -6,7 +6,6 @@ JSON, such as ``b_info.tsc_mode``. What a place holds is JSON; what is no JSON i
 
 from __future__ import annotations
 
-import copy
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,8 @@ from typing import Any, Callable
 
 from libxlsr.errors import StreamError, UsageError
 from libxlsr.formats import xl
+from libxlsr.formats.xl_config import MAX_VIRT_CPUS, MEMKB_MAX
+from libxlsr.targets.xen.config import without_nulls
 
 _Change = Callable[[dict[str, Any], str, str], None]
 
@@ -38,9 +39,10 @@ def parse_override_file(text: str) -> list[tuple[str, str]]:
 def apply_overrides(config: xl.Config, changes: Iterable[tuple[str, str]]) -> xl.Config:
     """The configuration with the changes made, in their order.
 
-    Raises UsageError for a key that is not known or a value that does not fit it.
+    A null of the configuration is as good as nothing (`without_nulls`). Raises UsageError for a key
+    that is not known or a value that does not fit it.
     """
-    tree = copy.deepcopy(config.json)
+    tree = without_nulls(config.json)
     for key, value in changes:
         if "." in key:
             _set_place(tree, key, value)
@@ -56,6 +58,8 @@ def apply_overrides(config: xl.Config, changes: Iterable[tuple[str, str]]) -> xl
         return xl.Config.from_json(tree)
     except StreamError as error:
         raise UsageError(f"the overridden configuration is wrong: {error.message}") from error
+    except RecursionError:
+        raise UsageError("the overridden configuration is wrong: nested too deeply") from None
 
 
 def _set_place(tree: dict[str, Any], key: str, value: str) -> None:
@@ -69,7 +73,7 @@ def _set_place(tree: dict[str, Any], key: str, value: str) -> None:
         node = below
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or none that a configuration could hold
         parsed = value
     node[path[-1].replace("\0", ".")] = parsed
 
@@ -81,13 +85,13 @@ def _member(tree: dict[str, Any], name: str) -> dict[str, Any]:
     return member
 
 
-def _number(key: str, value: str, minimum: int) -> int:
+def _number(key: str, value: str, maximum: int) -> int:
     try:
         number = int(value, 0)
     except ValueError:
-        number = minimum - 1
-    if number < minimum:
-        raise UsageError(f"{key}={value}: not a whole number of at least {minimum}")
+        number = 0
+    if not 1 <= number <= maximum:
+        raise UsageError(f"{key}={value}: not a whole number from 1 to {maximum}")
     return number
 
 
@@ -111,7 +115,7 @@ def _uuid(tree: dict[str, Any], key: str, value: str) -> None:
 
 def _memory(tree: dict[str, Any], key: str, value: str) -> None:
     b_info = _member(tree, "b_info")
-    target = _number(key, value, 1) * 1024
+    target = _number(key, value, MEMKB_MAX // 1024) * 1024
     b_info["target_memkb"] = target
     most = b_info.get("max_memkb")
     if isinstance(most, int) and most < target:
@@ -125,12 +129,12 @@ def _maxmem(tree: dict[str, Any], key: str, value: str) -> None:
     b_info = _member(tree, "b_info")
     # What libxl's default for the target would follow stays what it was.
     b_info.setdefault("target_memkb", b_info.get("max_memkb"))
-    b_info["max_memkb"] = _number(key, value, 1) * 1024
+    b_info["max_memkb"] = _number(key, value, MEMKB_MAX // 1024) * 1024
 
 
 def _vcpus(tree: dict[str, Any], key: str, value: str) -> None:
     b_info = _member(tree, "b_info")
-    count = _number(key, value, 1)
+    count = _number(key, value, MAX_VIRT_CPUS)
     most = b_info.get("max_vcpus", 1)
     if isinstance(most, int) and count > most:
         raise UsageError(f"{key}={value}: the image has {most} vCPUs, and no more can be online")

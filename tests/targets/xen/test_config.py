@@ -81,6 +81,8 @@ def test_what_it_says(
         ("sched_params", {"weight": 1 << 16}),
         ("sched_params", {"period": -2}),
         ("event_channels", -1),
+        ("vmtrace_buf_kb", (1 << 22) - 3),
+        ("video_memkb", 131073),
     ],
 )
 def test_nonsense_is_refused(tree: dict[str, Any], member: str, value: object) -> None:
@@ -93,6 +95,12 @@ def test_nonsense_is_refused(tree: dict[str, Any], member: str, value: object) -
 def test_xenstore_keys_stay_below_the_domain(tree: dict[str, Any], key: str) -> None:
     tree["c_info"]["xsdata"] = {key: "x"}
     with pytest.raises(StreamError, match="xsdata"):
+        read(tree)
+
+
+def test_what_xenstore_holds_is_counted_in_bytes(tree: dict[str, Any]) -> None:
+    tree["c_info"]["xsdata"] = {"key": "\u00e4" * 1025}
+    with pytest.raises(StreamError, match="xsdata has a value that xenstore can't hold"):
         read(tree)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,10 @@ def test_a_place_in_libxls_json(image_config: xl.Config) -> None:
         "memory=much",
         "memory=0",
         "vcpus=-1",
+        "vcpus=1000000000000",
+        "memory=0x" + "f" * 4000,
+        "maxmem=5000000000",
+        ".".join("a" * 5000) + "=1",
         "uuid=xyz",
         "colour=red",
         "b_info.max_memkb.deeper=1",
@@ -71,6 +76,17 @@ def test_a_place_in_libxls_json(image_config: xl.Config) -> None:
 def test_what_does_not_fit_is_refused(image_config: xl.Config, text: str) -> None:
     with pytest.raises(UsageError):
         change(image_config, text)
+
+
+def test_a_null_holds_members_as_what_is_not_there(tree: dict[str, Any]) -> None:
+    tree["b_info"]["arch_x86"] = None
+    changed = change(xl.Config.from_json(tree), "b_info.arch_x86.msr_relaxed=true")
+    assert changed.json["b_info"]["arch_x86"] == {"msr_relaxed": True}
+
+
+def test_what_is_nested_too_deeply_is_no_json(image_config: xl.Config) -> None:
+    deep = "[" * 100_000
+    assert change(image_config, f"b_info.cmdline={deep}").json["b_info"]["cmdline"] == deep
 
 
 def test_a_file_of_them() -> None:
