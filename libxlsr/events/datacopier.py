@@ -5,9 +5,10 @@ What it promises, whatever kind of fd it is given (pipe, socket, regular file; b
 * It takes exactly the bytes that it was asked for. After the 8 bytes of a LIBXC_CONTEXT header the
   next byte on the fd is libxenguest's; after END it is the migration handshake's.
 * End of file before the last byte is ``Outcome.EOF``. It is never success.
-* It makes one read() or write() per readiness. select() promises that one read() won't block, and
-  that a write() of up to PIPE_BUF bytes won't; more than that is written only where the fd does not
-  block. O_NONBLOCK belongs to everybody who shares the open file, so it is left as it is.
+* It makes one read() or write() per readiness. A read() does not block, even if somebody else was
+  first to take what was ready (`read_ready`). select() promises that a write() of up to PIPE_BUF
+  bytes won't; more than that is written only where the fd does not block. O_NONBLOCK belongs to
+  everybody who shares the open file, so it is left as it is.
 * Memory grows with what has arrived, not with what a header said would come.
 
 Closing the reading end of a pipe makes write() raise SIGPIPE. Python ignores that signal from its
@@ -28,6 +29,7 @@ from typing import Union
 from libxlsr.events.context import Context
 from libxlsr.events.egc import ImmediateEvent
 from libxlsr.events.fd_events import READ, WRITE, FdEvent
+from libxlsr.events.read_ready import ReadReady, read_ready_for
 
 # The most that one read() or write() moves: large enough that a regular file is read at the disk's
 # speed, small enough that the loop stays alive and that a hostile length allocates no more.
@@ -120,6 +122,7 @@ class Datacopier:
         self._callback = None
         self._what = ""
         self._reader: FdEvent | None = None
+        self._read: ReadReady = os.read
         self._writer: FdEvent | None = None
         self._completion: ImmediateEvent | None = None
         self._remaining: int | None = None  # to be read still; None: until end of file
@@ -149,6 +152,7 @@ class Datacopier:
             self._outgoing = memoryview(data).cast("B") if data else memoryview(b"")
             if readfd is not None:
                 self._reader = self._ctx.watch_fd(readfd, 0, self._readable, what=f"reading {what}")
+                self._read = read_ready_for(readfd)
             if writefd is not None:
                 self._writer = self._ctx.watch_fd(
                     writefd, 0, self._writable, what=f"writing {what}"
@@ -177,7 +181,7 @@ class Datacopier:
         assert self._reader is not None
         size = CHUNK if self._remaining is None else min(CHUNK, self._remaining)
         try:
-            chunk = os.read(self._reader.fd, size)
+            chunk = self._read(self._reader.fd, size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
