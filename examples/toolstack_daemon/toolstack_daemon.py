@@ -10,7 +10,8 @@ A client connects, sends a line of JSON with one fd attached (SCM_RIGHTS), and h
     < {"event": "failed", "error": "at offset 0x1c: ...", "exit_code": 1}
 
 One restore a connection. Who disconnects cancels theirs; SIGTERM cancels all. Either way everything
-is undone before the daemon goes on, or ends. Who may connect is what the socket's mode says.
+is undone before the daemon goes on, or ends. shutdown(SHUT_WR) is no disconnect: a client that has
+said all may do that and listen. Who may connect is what the socket's mode says.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import json
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from libxlsr import LibxlsrError, RestoreResult, Timeouts, UsageError, aio
 
@@ -37,7 +41,12 @@ REQUEST_TIMEOUT = 10.0
 """Seconds in which a client that has connected must have said what it wants."""
 TIMEOUTS = Timeouts(silence=60.0, helper=300.0)
 """Seconds after which a sender that sends nothing, or a helper that does nothing, is given up."""
+CLIENTS_MAX = 100
+"""Connections at a time; more of them wait in the listening socket's queue."""
+ACCEPT_PAUSE = 1.0
+"""Seconds before the next attempt to accept a client, when the system can't (no fd, no memory)."""
 FDS_MAX = 4
+FD_KINDS = (stat.S_ISREG, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 SD_LISTEN_FDS_START = 3  # sd_listen_fds(3)
 
@@ -53,21 +62,38 @@ class Daemon:
         self.target = target
         self.output = output
         self.clients: set[asyncio.Task[None]] = set()
+        self.room = asyncio.Semaphore(CLIENTS_MAX)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept clients; at the end cancel what they have running, and wait for it."""
-        loop = asyncio.get_running_loop()
         async with aio.Adapter(spare_helper=self.target == "xen") as adapter:
             try:
-                while True:
-                    client, _ = await loop.sock_accept(listener)
-                    task = asyncio.ensure_future(Client(self, adapter, client).serve())
-                    self.clients.add(task)
-                    task.add_done_callback(self.clients.discard)
+                await self.accept_all(listener, adapter)
             finally:
                 for task in self.clients:
                     task.cancel()
                 await asyncio.gather(*self.clients, return_exceptions=True)
+
+    async def accept_all(self, listener: socket.socket, adapter: aio.Adapter) -> NoReturn:
+        """Accept clients, whatever becomes of them."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.room.acquire()
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.error("can't accept a client: %s", error)
+                self.room.release()
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            task = asyncio.ensure_future(Client(self, adapter, client).serve())
+            self.clients.add(task)
+            task.add_done_callback(self.gone)
+
+    def gone(self, task: asyncio.Task[None]) -> None:
+        """A client was served."""
+        self.clients.discard(task)
+        self.room.release()
 
 
 class Client:
@@ -84,24 +110,29 @@ class Client:
     async def serve(self) -> None:
         """Restore what the client hands over, unless it goes away before that is done."""
         self.sock.setblocking(False)
-        fd = -1
+        with self.sock:
+            try:
+                await self.do_as_asked()
+            except (asyncio.TimeoutError, OSError) as error:
+                log.warning("lost %s: %s", self.who, str(error) or "no request in time")
+
+    async def do_as_asked(self) -> None:
+        """One request and what comes of it. Raises TimeoutError without one, OSError at its end."""
         try:
             name, fd = await asyncio.wait_for(self.request(), REQUEST_TIMEOUT)
-            log.info("%s: restoring for %s", name, self.who)
-            await self.restore_while_connected(name, fd)
         except Refused as error:
             log.warning("refused %s: %s", self.who, error)
             await self.say("refused", error=str(error))
-        except (asyncio.TimeoutError, OSError) as error:
-            log.warning("lost %s: %s", self.who, error or "no request in time")
+            return
+        try:
+            log.info("%s: restoring for %s", name, self.who)
+            await self.restore_while_connected(name, fd)
         finally:
-            if fd >= 0:
-                os.close(fd)
-            self.sock.close()
+            os.close(fd)
 
     async def request(self) -> tuple[str, int]:
         """The name and the fd that the client sends."""
-        await self.readable()
+        await self.readable(self.sock)
         line, fds, _flags, _address = socket.recv_fds(
             self.sock, REQUEST_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC
         )
@@ -109,6 +140,7 @@ class Client:
             if len(fds) != 1 or not line.endswith(b"\n"):
                 raise Refused("a request is one line with one fd attached")
             name = requested_name(line)
+            check_kind(fds[0])
         except Refused:
             for fd in fds:
                 os.close(fd)
@@ -118,7 +150,7 @@ class Client:
     async def restore_while_connected(self, name: str, fd: int) -> None:
         """The restore and the wait for the client's end, whichever is over first."""
         restoring = asyncio.ensure_future(self.restore(name, fd))
-        disconnected = asyncio.ensure_future(self.readable())  # it has nothing more to say
+        disconnected = asyncio.ensure_future(self.disconnected())
         try:
             await asyncio.wait({restoring, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -153,14 +185,20 @@ class Client:
             log.info("%s: restored as %s", name, result.guest.where)
             await self.say("restored", **facts(result))
 
-    async def readable(self) -> None:
-        """Until there is something to read, or the client has gone."""
+    async def disconnected(self) -> None:
+        """Until the client has closed its socket. Not before: it may have shut down one half."""
+        with select.epoll() as hangup:
+            hangup.register(self.sock, 0)  # EPOLLHUP comes unasked
+            await self.readable(hangup)
+
+    async def readable(self, file: socket.socket | select.epoll) -> None:
+        """Until there is something to read, or an end."""
         ready = asyncio.Event()
-        self.loop.add_reader(self.sock, ready.set)
+        self.loop.add_reader(file, ready.set)
         try:
             await ready.wait()
         finally:
-            self.loop.remove_reader(self.sock)
+            self.loop.remove_reader(file)
 
     async def say(self, event: str, **facts: object) -> None:
         """Send one line."""
@@ -178,6 +216,13 @@ def requested_name(line: bytes) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Refused('a request has a "name" of letters, digits, "_", "-" and "."')
     return name
+
+
+def check_kind(fd: int) -> None:
+    """Refuse an fd on which the client could let a read wait for ever, and this daemon with it."""
+    mode = os.fstat(fd).st_mode
+    if not any(is_kind(mode) for is_kind in FD_KINDS):
+        raise Refused("the fd is of a file, a block device, a pipe or a socket")
 
 
 def facts(result: RestoreResult) -> dict[str, object]:

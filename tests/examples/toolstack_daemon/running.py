@@ -19,7 +19,7 @@ HOME = ROOT / "examples" / "toolstack_daemon"
 class RunningDaemon:
     """The program, its socket, and what it logs."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
         self.path = directory / "sock"
         self.output = directory / "guests"
         self.output.mkdir(exist_ok=True)
@@ -27,6 +27,7 @@ class RunningDaemon:
             options = ("--output", str(self.output), *options)
         self.process = subprocess.Popen(
             [
+                *prefix,
                 *(sys.executable, "-X", "dev", "-W", "error", str(HOME / "toolstack_daemon.py")),
                 *("--socket", str(self.path), *options),
             ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -33,11 +34,11 @@ def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
 
 
 @pytest.fixture
-def half_image() -> Iterator[int]:
-    """A pipe with half an image in it, whose sender is still there."""
+def half_image() -> Iterator[tuple[int, int]]:
+    """A pipe with half an image in it, whose sender is still there; both its ends."""
     read_end, write_end = os.pipe()
     os.write(write_end, IMAGE[: len(IMAGE) // 2])
-    yield read_end
+    yield read_end, write_end
     os.close(read_end)
     os.close(write_end)
 
@@ -84,26 +85,58 @@ def test_many_clients_at_once(daemon: RunningDaemon, tmp_path: Path) -> None:
     assert last == ["restored"] * 8
 
 
-def test_disconnecting_cancels(daemon: RunningDaemon, half_image: int) -> None:
+def test_disconnecting_cancels(daemon: RunningDaemon, half_image: tuple[int, int]) -> None:
     with Connection(daemon) as connection:
-        connection.ask_for("gone", half_image)
+        connection.ask_for("gone", half_image[0])
         connection.wait_for_memory()
         assert len(list(daemon.output.iterdir())) == 1
     daemon.logged("gone: cancelled and undone")
     assert list(daemon.output.iterdir()) == []
 
 
-def test_sigterm_undoes_what_runs(tmp_path: Path, half_image: int) -> None:
+def test_closing_one_half_is_no_disconnect(
+    daemon: RunningDaemon, half_image: tuple[int, int]
+) -> None:
+    read_end, write_end = half_image
+    with Connection(daemon) as connection:
+        connection.ask_for("listener", read_end)
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.wait_for_memory()
+        os.write(write_end, IMAGE[len(IMAGE) // 2 :])
+        assert list(connection.events())[-1]["event"] == "restored"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_sigterm_undoes_what_runs(tmp_path: Path, half_image: tuple[int, int], times: int) -> None:
     daemon = RunningDaemon(tmp_path)
     daemon.logged("listening")
     with Connection(daemon) as connection:
-        connection.ask_for("unlucky", half_image)
+        connection.ask_for("unlucky", half_image[0])
         connection.wait_for_memory()
+        for _ in range(times - 1):
+            daemon.process.send_signal(signal.SIGTERM)
         rest = daemon.stop()
-    assert "stopped" in rest
+    assert rest.splitlines()[-1] == "toolstack_daemon: stopped"
     assert "Traceback" not in rest
+    assert "libxlsr.aio" not in rest
     assert daemon.process.returncode == 0
     assert list(daemon.output.iterdir()) == []
+
+
+def test_more_clients_than_fds_can_be_had(tmp_path: Path) -> None:
+    daemon = RunningDaemon(tmp_path, prefix=("prlimit", "--nofile=40"))
+    daemon.logged("listening")
+    path = tmp_path / "image"
+    path.write_bytes(IMAGE)
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(Connection(daemon))
+        daemon.logged("can't accept a client: [Errno 24] Too many open files")
+    with Connection(daemon) as connection, path.open("rb") as file:
+        connection.ask_for("guest", file.fileno())
+        assert list(connection.events())[-1]["event"] == "restored"
+    assert "Traceback" not in daemon.stop()
+    assert daemon.process.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -123,13 +156,24 @@ def test_sigterm_undoes_what_runs(tmp_path: Path, half_image: int) -> None:
     ],
 )
 def test_what_is_no_request_is_refused(
-    daemon: RunningDaemon, half_image: int, request_line: bytes, nfds: int
+    daemon: RunningDaemon, half_image: tuple[int, int], request_line: bytes, nfds: int
 ) -> None:
     with Connection(daemon) as connection:
-        connection.ask(request_line, *[half_image] * nfds)
+        connection.ask(request_line, *[half_image[0]] * nfds)
         (event,) = connection.events()
     assert event["event"] == "refused"
     assert list(daemon.output.iterdir()) == []
+
+
+def test_a_terminal_is_refused(daemon: RunningDaemon) -> None:
+    master, slave = os.openpty()
+    with Connection(daemon) as connection:
+        connection.ask_for("g", slave)
+        (event,) = connection.events()
+    assert event["event"] == "refused"
+    assert "a pipe or a socket" in event["error"]
+    os.close(master)
+    os.close(slave)
 
 
 def test_a_client_that_leaves_without_a_word(daemon: RunningDaemon) -> None:
