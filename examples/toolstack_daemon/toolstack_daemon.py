@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -246,10 +247,7 @@ def listen(path: Path, mode: int, group: str | None) -> socket.socket:
     """The socket that clients connect to: systemd's, or one that is made at ``path``."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         return socket.socket(fileno=SD_LISTEN_FDS_START)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(str(path)) == 0:
-            raise UsageError(f"another daemon listens on {path}")
-    path.unlink(missing_ok=True)
+    remove_left_over(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o777)  # nobody may connect before mode and group are as they shall be
     try:
@@ -261,6 +259,24 @@ def listen(path: Path, mode: int, group: str | None) -> socket.socket:
     path.chmod(mode)
     listener.listen()
     return listener
+
+
+def remove_left_over(path: Path) -> None:
+    """Remove a socket on which nobody listens. Raises UsageError for anything else at ``path``."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(f"{path} is there already, and no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # EAGAIN: so many wait there already
+        failure = probe.connect_ex(str(path))
+    if failure in (0, errno.EAGAIN):
+        raise UsageError(f"another daemon listens on {path}")
+    if failure != errno.ECONNREFUSED:
+        raise OSError(failure, os.strerror(failure), str(path))
+    path.unlink()
 
 
 async def run(daemon: Daemon, listener: socket.socket) -> None:

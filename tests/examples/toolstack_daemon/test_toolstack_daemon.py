@@ -204,6 +204,32 @@ def test_a_second_daemon_is_refused(daemon: RunningDaemon, tmp_path: Path) -> No
     assert said == f"toolstack_daemon: another daemon listens on {daemon.path}\n"
 
 
+def test_a_socket_whose_queue_is_full_is_in_use(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / "sock"))
+        daemon = RunningDaemon(tmp_path)
+        _, said = daemon.process.communicate(timeout=60)
+    assert daemon.process.returncode == 3
+    assert said == f"toolstack_daemon: another daemon listens on {daemon.path}\n"
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_socket_stays_where_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "sock"
+    if kind == "file":
+        path.write_text("precious")
+    else:
+        path.symlink_to("nothing")
+    daemon = RunningDaemon(tmp_path)
+    _, said = daemon.process.communicate(timeout=60)
+    assert daemon.process.returncode == 3
+    assert said == f"toolstack_daemon: {path} is there already, and no socket\n"
+    assert path.is_symlink() or path.read_text() == "precious"
+
+
 def test_the_units_name_each_other_and_options_that_exist() -> None:
     units = {}
     for kind in ("socket", "service"):
