@@ -63,7 +63,9 @@ def _zstd_chunks(source: BinaryIO) -> Iterator[bytes]:
             while not frame.eof:
                 if not data:
                     raise EOFError("the compressed data ends too early")
-                yield frame.decompress(data)
+                chunk = frame.decompress(data)
+                if chunk:  # nothing comes before a block, of up to 128 KiB, is whole
+                    yield chunk
                 data = b"" if frame.eof else source.read(_ZSTD_CHUNK)
             data = frame.unused_data or source.read(_ZSTD_CHUNK)
     except zstandard.ZstdError as error:
@@ -124,8 +126,8 @@ class Decompression:
         return self._raw.count
 
     def chunks(self) -> Iterator[bytes]:
-        """The plain bytes, to the end. Raises StreamError for damaged data, OSError, and
-        BackendUnavailable for zstd without its package."""
+        """The plain bytes, to the end; no chunk is empty. Raises StreamError for damaged data,
+        OSError, and BackendUnavailable for zstd without its package."""
         try:
             yield from _CODECS[self._codec](io.BufferedReader(self._raw, CHUNK))
         except (zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ _CHUNK_PAGES = 256
 def stamped_page(gfn: int, generation: int = 0) -> bytes:
     """A page full of its guest frame number and ``generation``; no two pages are the same."""
     return _STAMP.pack(gfn, generation) * (PAGE_SIZE // _STAMP.size)
+
+
+def random_page(gfn: int, generation: int = 0) -> bytes:
+    """A page that codecs make a little smaller, as many of a real guest's, always the same for the
+    same arguments."""
+    return random.Random(f"{gfn} {generation}").randbytes(PAGE_SIZE - 256).ljust(PAGE_SIZE, b"\0")
 
 
 @dataclass

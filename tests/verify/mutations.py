@@ -1,16 +1,18 @@
 """``python -m tests.verify.mutations``: mutated images, verified and restored.
 
 Each image is one of the kinds below with one thing wrong (`libxlsr.testing.damage`), chosen by a
-seed. Whatever it is, verify and restore say the same of it: it is refused by both, or it restores
-offline to a guest with the digest that ``verify --digest`` prints. Each one is checked in a process
-of its own, which may not take more than 128 MiB or a minute of CPU time, and in which nothing but
-an error of libxlsr's may come up. Prints what became of them; exits with 1 if there was anything
-else. Restores are flushed to the disk: with TMPDIR=/dev/shm it takes a third of the time.
+seed; some are compressed. Whatever it is, verify and restore say the same of it: it is refused by
+both, or it restores offline to a guest with the digest that ``verify --digest`` prints. Each one is
+checked in a process of its own, which may not take more than 128 MiB or a minute of CPU time, and
+in which nothing but an error of libxlsr's may come up. Prints what became of them; exits with 1 if
+there was anything else. Restores are flushed to the disk: with TMPDIR=/dev/shm it takes a third of
+the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import lzma
 import os
 import resource
@@ -22,19 +24,23 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import zstandard
+
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context
+from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.operations.convert import convert
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 from libxlsr.testing.in_process import InProcessImageTarget
+from libxlsr.testing.pages import random_page
 from libxlsr.testing.parts import Part, split
 from libxlsr.testing.stepping import run_until
 from libxlsr.verify.verifier import verify
@@ -57,6 +63,14 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 """What a real Xen wrote: a million frames, most of which don't exist. A hundred times the work."""
 
 EXAMPLE_EVERY = 500
+
+PACKINGS: tuple[Callable[[bytes], bytes], ...] = (
+    gzip.compress,
+    lzma.compress,
+    zstandard.ZstdCompressor(write_checksum=True).compress,
+)
+PACKINGS_EVERY = 14
+"""Of so many images of a kind, one is compressed with each codec."""
 
 SERVE = "import sys; from tests.verify.mutations import serve; serve(int(sys.argv[1]))"
 MEMORY_MAX_KIB = 128 << 10
@@ -85,6 +99,11 @@ def mutated(seed: int, example: list[Part]) -> tuple[str, bytes, str]:
         kind, parts = "example", example
     else:
         kind = list(KINDS)[seed % len(KINDS)]
+        packing = seed // len(KINDS) % PACKINGS_EVERY
+        if packing < len(PACKINGS):
+            # Pages as full as a real guest's are: those of a builder compress to next to nothing.
+            damaged = damage(StreamBuilder(**KINDS[kind], content=random_page).parts, seed)
+            return f"packed {kind}", PACKINGS[packing](damaged.data), damaged.what
         parts = StreamBuilder(**KINDS[kind]).parts
     damaged = damage(parts, seed)
     return kind, damaged.data, damaged.what
@@ -103,6 +122,7 @@ def check(path: Path) -> str:
     """Verify and restore the image at ``path``; "restored", "refused", or what is not right."""
     with path.open("rb") as file:
         structural = verify(file.fileno())
+        file.seek(0)  # a decompressor reads on from where the file stands
         whole = verify(file.fileno(), digest=True)
     if not structural.good and whole.good:
         return f"--full likes it, the structural pass says {structural.findings[0]}"
@@ -135,9 +155,12 @@ def _compacted_digest(path: Path) -> str | None:
 
 
 def _restore(path: Path, output: Path) -> LibxlsrError | None:
-    # Checkpoints need a helper: libxc lends its fd to libxl for each.
-    remus = b"\x0e\0\0\0\0\0\0\0" in path.read_bytes()
-    make = ImageTarget if remus else InProcessImageTarget
+    data = path.read_bytes()
+    # Checkpoints need a helper: libxc lends its fd to libxl for each. Where the image is packed,
+    # nobody knows whether it has any.
+    remus = b"\x0e\0\0\0\0\0\0\0" in data
+    packed = recognise(data[:SIZE]) in COMPRESSED
+    make = ImageTarget if remus or packed else InProcessImageTarget
     ctx = Context()
     with path.open("rb") as file:
         ao = restore_ao(ctx, file.fileno(), make(ctx, output), to_eof=True)
@@ -242,7 +265,7 @@ def main() -> int:
     cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     for kind in sorted({kind for kind, _ in counts}):
         some = {outcome: counts[kind, outcome] for outcome in ("restored", "refused", "wrong")}
-        print(f"{kind:10}", *(f"{number:6} {outcome}" for outcome, number in some.items()))
+        print(f"{kind:16}", *(f"{number:6} {outcome}" for outcome, number in some.items()))
     print(
         f"{counts.total()} images, {wrong} wrong; at most {peak >> 10} MiB and {slowest:.1f} s each"
     )
