@@ -54,7 +54,11 @@ def create_domain(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig) ->
             recent = False
         if not recent:
             return domid
-        xenctrl.domain_destroy(domid)
+        try:
+            xenctrl.domain_destroy(domid)
+        except TargetError as error:
+            log.warning("%s", error)
+            return domid  # somebody must own it, and say what is left
     raise TargetError(
         f"{CREATE_ATTEMPTS} domain ids in a row were in use within the last minute",
         call="xc_domain_create",

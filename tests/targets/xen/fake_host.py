@@ -10,26 +10,9 @@ from libxlsr.errors import LibxlsrError
 from libxlsr.xen.hostinfo import DomainInfo, PhysInfo
 from libxlsr.xen.xenstore import Permission
 
+from .hosts import HOST
+
 T = TypeVar("T")
-
-GIB = 1 << 30
-
-HOST = PhysInfo(
-    nr_cpus=4,
-    max_cpu_id=3,
-    nr_nodes=1,
-    cpu_khz=2_000_000,
-    total_bytes=8 * GIB,
-    free_bytes=4 * GIB,
-    scrub_bytes=0,
-    outstanding_bytes=0,
-    pv=True,
-    hvm=True,
-    hap=True,
-    shadow=True,
-    directio=False,
-    grant_versions=2,
-)
 
 
 def domain_info(domid: int, handle: uuid.UUID, *, dying: bool = False) -> DomainInfo:
@@ -61,9 +44,10 @@ class FakeXenctrl:
         self.by_id: dict[int, DomainInfo] = {}
         self.fail_info: LibxlsrError | None = None
 
-    def create(self, handle: uuid.UUID) -> int:
+    def create(self, handle: uuid.UUID, domid: int | None = None) -> int:
         """Make a domain, as ``create.create_domain`` does."""
-        domid = max(self.by_id, default=0) + 1
+        if domid is None:
+            domid = max(self.by_id, default=0) + 1
         self.by_id[domid] = domain_info(domid, handle)
         return domid
 

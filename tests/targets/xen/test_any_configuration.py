@@ -29,7 +29,8 @@ from libxlsr.targets.xen.devices.plan import batches, plan
 from libxlsr.targets.xen.libxl_files import userdata
 from libxlsr.targets.xen.overrides import apply_overrides
 
-from .fake_host import HOST, FakeXenctrl, FakeXenstore
+from .fake_host import FakeXenctrl, FakeXenstore
+from .hosts import HOST
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
 CONFIG_AT = 52
