@@ -23,8 +23,11 @@ from libxlsr.walk.visitor import Record
 RECORDS_MAX = 1 << 17
 """Records whose places are kept: a guest of 512 GiB has as many."""
 ROUNDS_MAX = 1 << 12
-STATE_MAX = 32 << 20
-"""Bytes of state that are kept to be decoded."""
+STATE_MAX = 8 << 20
+"""Bytes of libxc's state that are kept to be decoded, which makes them many times as large: enough
+for 512 vCPUs of 16 KiB each."""
+EMULATOR_STATE_MAX = 16 << 20
+"""Bytes of the device model's state that are kept: QEMU's has a few hundred KiB."""
 
 
 @dataclass
@@ -129,9 +132,9 @@ class Collector(Verification):
 
     def emulator_state(self, piece: bytes | memoryview) -> None:
         super().emulator_state(piece)
-        self._emulator_state += piece[: STATE_MAX // 2 - len(self._emulator_state)]
-        if self.emulator_size > STATE_MAX // 2:
-            self._leave_out(f"the device model's state after its first {STATE_MAX // 2} bytes")
+        self._emulator_state += piece[: EMULATOR_STATE_MAX - len(self._emulator_state)]
+        if self.emulator_size > EMULATOR_STATE_MAX:
+            self._leave_out(f"the device model's state after its first {EMULATOR_STATE_MAX} bytes")
 
     @property
     def device_model_state(self) -> bytes:

@@ -6,8 +6,9 @@ does. Names and values come from what is decoded, which is not every byte of a r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,9 +139,10 @@ def _not_decoded(left: list[Piece], right: list[Piece], records: Set[str]) -> It
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     """What differs between nested objects, by path."""
     left, right = dict(flattened(a)), dict(flattened(b))
-    for path in sorted({*left, *right}):
+    paths = sorted({*left, *right})
+    for path in paths:
         one, other = left.get(path), right.get(path)
-        if one == other:
+        if one == other or _has_members(path, one, paths) or _has_members(path, other, paths):
             continue
         if is_set_of_names(one) and is_set_of_names(other):
             before, after = set(one or ()), set(other or ())
@@ -148,6 +150,12 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
             yield Change(path, gone, new)
         else:
             yield Change(path, one, other)
+
+
+def _has_members(path: str, value: Any, paths: Sequence[str]) -> bool:
+    """Whether an object is empty in one image and not in the other: its members are changes."""
+    place = bisect_left(paths, f"{path}.")
+    return value == {} and place < len(paths) and paths[place].startswith(f"{path}.")
 
 
 def is_set_of_names(value: Any) -> bool:

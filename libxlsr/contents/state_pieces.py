@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from libxlsr.contents.collector import Collector, StateRecord
-from libxlsr.contents.state_values import (
-    VCPU_KINDS,
-    emulator,
-    hexadecimal,
-    hvm_entry,
-    pv_vcpu,
-    record_values,
-)
+from libxlsr.contents.registers import registers
+from libxlsr.contents.state_values import emulator, record_values
+from libxlsr.contents.vcpu_values import VCPU_KINDS, hvm_entry, pv_vcpu
 from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
 from libxlsr.formats.libxc import RecordType
@@ -81,14 +76,13 @@ def _put_together(contents: Collector) -> Iterator[Piece]:
     if contents.hvm_params is not None:
         name = RecordType.HVM_PARAMS.name
         params = HvmParams(tuple(sorted(contents.hvm_params.items())))
-        values = {hvm_param_name(index): hexadecimal(value) for index, value in params.params}
+        values = registers({hvm_param_name(index): value for index, value in params.params})
         yield Piece(name, name, params.encode(), ("hvm_params",), values)
     if memory is not None and memory.p2m_covered:
         name = RecordType.X86_PV_P2M_FRAMES.name
         p2m = memory.whole_p2m()
         covered: dict[str, Any] = {
-            "first_pfn": hexadecimal(p2m.start_pfn),
-            "last_pfn": hexadecimal(p2m.end_pfn),
+            **registers({"first_pfn": p2m.start_pfn, "last_pfn": p2m.end_pfn}),
             "frames": len(p2m.p2m_pfns),
         }
         yield Piece(name, name, p2m.encode(), ("p2m",), covered)

@@ -19,8 +19,7 @@ from typing import NamedTuple
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext
-
-FPU_REGS_SIZE = 512
+from libxlsr.formats.xsave_area import FXSAVE_SIZE
 
 _GENERAL = "rax rbx rcx rdx rbp rsi rdi rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()
 _CONTROL = "cr0 cr2 cr3 cr4 dr0 dr1 dr2 dr3 dr6 dr7".split()
@@ -41,7 +40,7 @@ _FIELDS = (
     ("pending_event", "I"),
     ("error_code", "I"),
 )
-_LAYOUT = struct.Struct(f"<{FPU_REGS_SIZE}s" + "".join(code for _, code in _FIELDS))
+_LAYOUT = struct.Struct(f"<{FXSAVE_SIZE}s" + "".join(code for _, code in _FIELDS))
 _FLAGS = struct.Struct("<II")
 
 SIZES = (_LAYOUT.size, _LAYOUT.size + _FLAGS.size)
@@ -53,6 +52,7 @@ class HvmCpu(NamedTuple):
 
     registers: Mapping[str, int]
     fpu_regs: bytes
+    """What FXSAVE stored (xsave_area.py)."""
     flags: int | None = None
     """XEN_X86_FPU_INITIALISED or 0; None in an entry of Xen 4.6 or older."""
 

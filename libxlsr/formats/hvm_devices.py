@@ -51,6 +51,9 @@ LAPIC_REGISTERS = {
     0x3E0: "timer_divide",
 }
 
+CPU_XSAVE_AREA = 24
+"""Where XSAVE's area begins in a CPU_XSAVE entry (xsave_area.py)."""
+
 _LAYOUTS: dict[str, tuple[Field, ...]] = {
     "HEADER": (
         ("magic", "I"),

@@ -12,17 +12,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE
+from libxlsr.formats.xsave_area import FXSAVE_SIZE
 
 VGCF_I387_VALID = 1 << 0
 VGCF_IN_KERNEL = 1 << 2
 VGCF_ONLINE = 1 << 5
 
-_FPU = 512
-_TRAPS = {4: 256 * 8, 8: 256 * 16}
+_TRAP_INFO = {4: struct.Struct("<BBHI"), 8: struct.Struct("<BBH4xQ")}
+_TRAPS = {width: 256 * layout.size for width, layout in _TRAP_INFO.items()}
 
 # Names of the fields in their order, "" for padding, each with its struct code.
 _USER_REGS_64 = (
@@ -83,7 +85,7 @@ def _fields(width: int) -> tuple[tuple[str, str], ...]:
     user_regs = {4: _USER_REGS_32, 8: _USER_REGS_64}[width]
     end = {4: _END_32, 8: _END_64}[width]
     return (
-        ("fpu_ctxt", f"{_FPU}s"),
+        ("fpu_ctxt", f"{FXSAVE_SIZE}s"),
         ("flags", word),
         *user_regs,
         ("trap_ctxt", f"{_TRAPS[width]}s"),
@@ -98,6 +100,16 @@ _LAYOUTS = {
 assert {width: layout.size for width, layout in _LAYOUTS.items()} == VCPU_GUEST_CONTEXT_SIZE
 
 
+class TrapInfo(NamedTuple):
+    """Where the guest wants an exception to be delivered (struct trap_info)."""
+
+    vector: int
+    flags: int
+    """Bits 0 and 1: who may raise it with an instruction; bit 2: whether it masks events."""
+    cs: int
+    address: int
+
+
 @dataclass(frozen=True)
 class VcpuGuestContext:
     """One vCPU. ``registers`` are named as in the 64-bit structure, those of a 32-bit guest too:
@@ -105,8 +117,10 @@ class VcpuGuestContext:
 
     width: int
     registers: Mapping[str, int]
-    fpu_ctxt: bytes = bytes(_FPU)
+    fpu_ctxt: bytes = bytes(FXSAVE_SIZE)
+    """What FXSAVE stored (xsave_area.py)."""
     trap_ctxt: bytes | None = None
+    """The virtual IDT: 256 struct trap_info."""
 
     def encode(self) -> bytes:
         values: dict[str, int | bytes] = dict.fromkeys(_NAMES[self.width], 0)
@@ -129,6 +143,11 @@ class VcpuGuestContext:
         values = dict(zip(_NAMES[width], _LAYOUTS[width].unpack(data)))
         fpu_ctxt, trap_ctxt = values.pop("fpu_ctxt"), values.pop("trap_ctxt")
         return cls(width, values, fpu_ctxt, trap_ctxt)
+
+    def traps(self) -> dict[int, TrapInfo]:
+        """The entries of the virtual IDT that are not all zeros, by their place in it."""
+        entries = _TRAP_INFO[self.width].iter_unpack(self.trap_ctxt or b"")
+        return {place: TrapInfo(*entry) for place, entry in enumerate(entries) if any(entry)}
 
 
 def page_table_address(width: int, cr3: int) -> int:

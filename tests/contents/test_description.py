@@ -187,6 +187,7 @@ def test_a_device_models_description_that_is_too_large_is_said(
 def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "RECORDS_MAX", 5)
     monkeypatch.setattr(collector, "STATE_MAX", 1100)
+    monkeypatch.setattr(collector, "EMULATOR_STATE_MAX", 550)
     monkeypatch.setattr(collector, "ROUNDS_MAX", 1)
     description = described(StreamBuilder(dirtied=[[1], [1]]).build())
     assert len(description["records"]) == 5

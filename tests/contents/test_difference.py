@@ -96,6 +96,50 @@ def test_registers_of_a_pv_vcpu(compare: Any) -> None:
     assert found.state == (Change("vcpus.0.registers.rsp", "0x0", "0x5000"),)
 
 
+@pytest.mark.parametrize(
+    ("record_type", "place", "path"),
+    [
+        (RecordType.X86_PV_VCPU_BASIC, 24, "registers.fpu.mxcsr"),
+        (RecordType.X86_PV_VCPU_BASIC, 160, "registers.fpu.xmm0"),
+        (RecordType.X86_PV_VCPU_BASIC, 512 + 8 + 200 + 14 * 16 + 8, "registers.traps.14"),
+        (RecordType.X86_PV_VCPU_EXTENDED, 8, "extended.syscall32_callback_eip"),
+        (RecordType.X86_PV_VCPU_EXTENDED, 29, "extended.sysenter_disables_events"),
+        (RecordType.X86_PV_VCPU_EXTENDED, 40, "extended.mci_ctl2_bank0"),
+        (RecordType.X86_PV_VCPU_XSAVE, 8, "xsave.xcr0_accum"),
+        (RecordType.X86_PV_VCPU_XSAVE, 16 + 32, "xsave.fpu.st0"),
+        (RecordType.X86_PV_VCPU_XSAVE, 16 + 512, "xsave.xstate_bv"),
+    ],
+)
+def test_each_context_of_a_pv_vcpu(
+    compare: Any, record_type: RecordType, place: int, path: str
+) -> None:
+    other = StreamBuilder("pv")
+    part = other.find(record_type)
+    body = bytearray(part.body_bytes())
+    body[8 + place] = 1
+    part.body = bytes(body)
+    (change,) = compare(StreamBuilder("pv"), other).state
+    assert change.path == f"vcpus.0.{path}"
+
+
+def test_the_fpu_of_an_hvm_vcpu(compare: Any) -> None:
+    def stream(fpu: bytes, flags: int) -> StreamBuilder:
+        built = StreamBuilder()
+        part = built.find(RecordType.HVM_CONTEXT)
+        header = HvmContext.decode(part.body_bytes()).entries[0]
+        xsave = HvmSaveEntry(16, 0, bytes(24) + fpu + bytes(64))
+        cpu = HvmSaveEntry(2, 0, HvmCpu({}, fpu, flags).encode())
+        part.body = HvmContext((header, cpu, xsave)).encode()
+        return built
+
+    other = stream(b"\x7f\x03" + bytes(510), 1)
+    assert compare(stream(bytes(512), 0), other).state == (
+        Change("hvm_context.CPU[0].flags", "0x0", "0x1"),
+        Change("hvm_context.CPU[0].fpu.fcw", "0x0", "0x37f"),
+        Change("hvm_context.CPU_XSAVE[0].fpu.fcw", "0x0", "0x37f"),
+    )
+
+
 def test_parameters_and_features(compare: Any) -> None:
     other = StreamBuilder()
     part = other.find(RecordType.HVM_PARAMS)

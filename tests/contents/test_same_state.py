@@ -172,7 +172,7 @@ def test_a_record_that_only_one_has(compare: Any) -> None:
 
 
 def test_a_device_model_beyond_what_is_kept(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "STATE_MAX", 4096)
+    monkeypatch.setattr(collector, "EMULATOR_STATE_MAX", 4096)
     state = b"QEVM" + bytes(5000)
     one, other = StreamBuilder(emulator=state), StreamBuilder(emulator=state[:-1] + b"\1")
     found = compare(one, other)

@@ -10,10 +10,13 @@ import pytest
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import XEN_CPUID_NO_SUBLEAF, CpuidLeaf
 from libxlsr.formats.cpuid_features import feature_names
+from libxlsr.formats.ext_vcpucontext import decode_ext_vcpucontext
 from libxlsr.formats.hvm_context import HVM_SAVE_NAMES
 from libxlsr.formats.hvm_devices import decode_device
 from libxlsr.formats.qemu_state import DESCRIPTION_MAX, QemuState
 from libxlsr.formats.shared_info import SharedInfoPage
+from libxlsr.formats.vcpu_guest_context import TrapInfo, VcpuGuestContext
+from libxlsr.formats.xsave_area import fxsave_registers, xsave_header
 
 #: What Xen 4.17 writes (sizeof of each structure in arch-x86/hvm/save.h).
 SIZES = {
@@ -52,6 +55,73 @@ def test_a_devices_state_has_its_size(name: str) -> None:
     smallest = {"LAPIC": 20, "LAPIC_REGS": 0x3E4}.get(name, size) - 1
     with pytest.raises(StreamError, match=f"the state of {name} is {smallest} bytes"):
         decode_device(name, bytes(smallest))
+
+
+def fxsave_area() -> bytes:
+    head = struct.pack(
+        "<HHBBHQQII", 0x37F, 0x3800, 0xFF, 0, 0x7A1, 0x401000, 0x7FFE10, 0x1F80, 0xFFFF
+    )
+    st = b"".join(bytes([number] * 10 + [0] * 6) for number in range(8))
+    xmm = b"".join(bytes([0x10 + number] * 16) for number in range(16))
+    return (head + st + xmm).ljust(512, b"\0")
+
+
+def test_fxsave() -> None:
+    registers = fxsave_registers(fxsave_area())
+    assert len(registers) == 8 + 8 + 16
+    assert (registers["fcw"], registers["fsw"], registers["ftw"]) == (0x37F, 0x3800, 0xFF)
+    assert (registers["fop"], registers["fip"], registers["fdp"]) == (0x7A1, 0x401000, 0x7FFE10)
+    assert (registers["mxcsr"], registers["mxcsr_mask"]) == (0x1F80, 0xFFFF)
+    assert registers["st7"] == 0x07070707070707070707
+    assert registers["xmm15"] == 0x1F1F1F1F1F1F1F1F1F1F1F1F1F1F1F1F
+    with pytest.raises(StreamError, match="511 bytes long"):
+        fxsave_registers(bytes(511))
+
+
+def test_the_header_of_an_xsave_area() -> None:
+    area = fxsave_area() + struct.pack("<QQ", 7, 1 << 63) + bytes(48 + 256)
+    assert xsave_header(area) == {"xstate_bv": 7, "xcomp_bv": 1 << 63}
+    assert fxsave_registers(area) == fxsave_registers(fxsave_area())
+    with pytest.raises(StreamError, match="575 bytes long"):
+        xsave_header(area[:575])
+
+
+def test_an_extended_vcpu_context() -> None:
+    context = struct.pack(
+        "<IIQQHHBB2xQQQQ", 1, 64, 0xFFFF800000001000, 0x2000, 0xE023, 0xE019, 1, 0, 0x806, 7, 8, 9
+    )
+    fields = decode_ext_vcpucontext(context.ljust(128, b"\0"))
+    assert fields == {
+        "vcpu": 1,
+        "size": 64,
+        "syscall32_callback_eip": 0xFFFF800000001000,
+        "sysenter_callback_eip": 0x2000,
+        "syscall32_callback_cs": 0xE023,
+        "sysenter_callback_cs": 0xE019,
+        "syscall32_disables_events": 1,
+        "sysenter_disables_events": 0,
+        "mcg_cap": 0x806,
+        "mci_ctl2_bank0": 7,
+        "mci_ctl2_bank1": 8,
+        "mcg_ext_ctl": 9,
+    }
+    assert list(decode_ext_vcpucontext(context[:40])) == list(fields)[:9]
+    assert list(decode_ext_vcpucontext(context[:39])) == list(fields)[:8]
+
+
+@pytest.mark.parametrize(("width", "code"), [(4, "<BBHI"), (8, "<BBH4xQ")])
+def test_a_trap_table(width: int, code: str) -> None:
+    size = struct.calcsize(code)
+    table = bytearray(256 * size)
+    struct.pack_into(code, table, 14 * size, 14, 4, 0xE033, 0x81A01230)
+    struct.pack_into(code, table, 128 * size, 128, 3, 0xE033, 0x81A04560)
+    encoded = VcpuGuestContext(width, {"rip": 1}, fxsave_area(), bytes(table)).encode()
+    context = VcpuGuestContext.decode(encoded)
+    assert context.traps() == {
+        14: TrapInfo(14, 4, 0xE033, 0x81A01230),
+        128: TrapInfo(128, 3, 0xE033, 0x81A04560),
+    }
+    assert context.fpu_ctxt == fxsave_area()
 
 
 def test_msrs() -> None:
