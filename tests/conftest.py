@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,24 @@ def nothing_leaks(private_tmpdir: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def nothing_stays_registered() -> Iterator[None]:
+    """In no context that a test makes is anything registered in the end."""
+    made: weakref.WeakSet[Context] = weakref.WeakSet()
+    init = Context.__init__
+
+    def noted_init(context: Context, **options: Any) -> None:
+        init(context, **options)
+        made.add(context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Context, "__init__", noted_init)
+        yield
+    left = [line for context in made for line in context.registered()]
+    if left:
+        pytest.fail("still registered: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
     """A command sets up the program's logger for its process, which here has other tests to run."""
     logger = logging.getLogger("libxlsr")
@@ -68,16 +88,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def ctx() -> Iterator[Context]:
-    """A context on the real clock, in which nothing may be registered in the end."""
-    context = Context()
-    yield context
-    assert context.registered() == []
+def ctx() -> Context:
+    """A context on the real clock."""
+    return Context()
 
 
 @pytest.fixture
-def fake_ctx(clock: FakeClock) -> Iterator[Context]:
-    """A context on the ``clock`` fixture, in which nothing may be registered in the end."""
-    context = Context(clock=clock)
-    yield context
-    assert context.registered() == []
+def fake_ctx(clock: FakeClock) -> Context:
+    """A context on the ``clock`` fixture."""
+    return Context(clock=clock)

@@ -143,6 +143,11 @@ class HeldTarget:
             and self._reply in (None, CheckpointReply.SUCCESS)
         )
 
+    @property
+    def acting(self) -> bool:
+        """Whether a call is in flight that leaves the restore nothing to read meanwhile."""
+        return self._nested is not None or (self.in_flight is not None and not self._lent)
+
     def do(self, choice: str) -> None:
         """One of the choices."""
         call, how = choice.split(" ", 1)

@@ -228,6 +228,7 @@ class Reader(RuleBasedStateMachine):
         self.outcomes: list[LibxlsrError | None] = []
         self.replies: list[CheckpointReply] = []
         self.state = State.HEADER
+        self.transitions: list[tuple[str, State, State]] = []
         self.reader = StreamReader(
             self.ctx, self.source, self.handler, self.outcomes.append, trace=self._trace
         )
@@ -237,13 +238,16 @@ class Reader(RuleBasedStateMachine):
         self.given: LibxlsrError | None = None
 
     def _trace(self, trigger: str, source: State, dest: State) -> None:
-        assert (trigger, source, dest) in TABLE
-        assert source is self.state
-        self.state = dest
+        self.transitions.append((trigger, source, dest))
 
     def _settle(self) -> None:
         while self.ctx.step():
             pass
+        for transition in self.transitions:
+            assert transition in TABLE
+            assert transition[1] is self.state
+            self.state = transition[2]
+        self.transitions.clear()
         self.model.go_on()
         assert self.handler.records == self.model.processed
         assert self.replies == self.model.replies

@@ -45,7 +45,11 @@ class _Run:
         with ScriptedFd([*reads, EOF]) as fd:
             source = FdSource(self.ctx, fd.fileno())
             self.reader = StreamReader(
-                self.ctx, source, self, self.outcomes.append, trace=self._trace
+                self.ctx,
+                source,
+                self,
+                self.outcomes.append,
+                trace=lambda *transition: self.transitions.append(transition),
             )
             self.reader.start()
             while not self.outcomes:
@@ -53,10 +57,7 @@ class _Run:
             self.unread = fd.unread
         assert self.ctx.registered() == []
         assert len(self.outcomes) == 1
-
-    def _trace(self, *transition: object) -> None:
-        assert transition in _TABLE
-        self.transitions.append(transition)
+        assert _TABLE.issuperset(self.transitions)
 
     def stream_header(self, header: libxl.Header) -> None:
         self.heard.append(f"header {header}")
