@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from libxlsr.errors import UsageError
 from libxlsr.operations.source_fd import Source
@@ -22,6 +23,15 @@ def image_source(image: str) -> Source:
             "standard input is a terminal", remedy="name the image's file, or pipe it in"
         )
     return sys.stdin.fileno()
+
+
+def output_file(text: str) -> Path:
+    """A file to make: there when it is whole or not at all, which standard output can't be."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "standard output is not written to; name a file (./- for one of that name)"
+        )
+    return Path(text)
 
 
 def seconds(text: str) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
-from libxlsr.cli.arguments import image_source, seconds
+from libxlsr.cli.arguments import image_source, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.convert.packing import CODECS
@@ -29,7 +28,7 @@ def add_parser(commands: Any) -> None:
         "becomes one of today's.",
     )
     parser.add_argument("image", metavar="IMAGE", help="the image; - reads standard input")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to make")
+    parser.add_argument("output", type=output_file, metavar="OUTPUT", help="the file to make")
     parser.add_argument(
         "--compact",
         action="store_true",

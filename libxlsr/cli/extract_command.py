@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.cli import signals
-from libxlsr.cli.arguments import address_range, image_source, number, seconds
+from libxlsr.cli.arguments import address_range, image_source, number, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.events import Ao, Context
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         metavar="IMAGE",
         help="the image, or the directory of an offline restore; - reads standard input",
     )
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to make")
+    parser.add_argument("output", type=output_file, metavar="OUTPUT", help="the file to make")
     parser.add_argument(
         "-f", "--format", choices=FORMATS, default="raw", help="what to write (default: raw)"
     )

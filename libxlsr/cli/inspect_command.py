@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from libxlsr.cli.arguments import image_source
+from libxlsr.cli.arguments import image_source, output_file
 from libxlsr.cli.report import Report
 from libxlsr.contents.guest_state import flattened
 from libxlsr.errors import Aborted
@@ -28,6 +25,8 @@ def add_parser(commands: Any) -> None:
         description="Shows what is in an image: configuration, headers, records, memory, the "
         "iterations of a live migration, the state of processors and devices. --json has all of "
         "it. A damaged image is shown as far as it can be read.",
+        epilog="exit codes: 0 no errors; 1 the image has errors, or is none; 2 wrong usage; 3 a "
+        "file could not be read or written; 4 aborted",
     )
     parser.add_argument("image", metavar="FILE", help="the image; - reads standard input")
     parser.add_argument(
@@ -36,7 +35,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object with everything")
     parser.add_argument(
         "--html",
-        type=Path,
+        type=output_file,
         metavar="PAGE",
         help="write it as an HTML page, which needs nothing beside it: a map of memory, the "
         "records, the frames sent in each round, the state",
@@ -56,8 +55,7 @@ def inspect(options: argparse.Namespace, report: Report) -> int:
     if options.html is not None:
         write_page(description, options.html)
     if report.json:
-        json.dump(description, sys.stdout)
-        print()
+        report.event("inspected", **description)
     elif options.html is not None:
         report.line(f"{options.image}: described in {options.html}")
     else:

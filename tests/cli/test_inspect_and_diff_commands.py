@@ -46,7 +46,42 @@ def test_inspect_says_more(images: tuple[str, str], capsys: pytest.CaptureFixtur
 
 def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", images[0]]) == 0
-    assert json.loads(capsys.readouterr().out)["image"]["guest"] == "pv"
+    description = json.loads(capsys.readouterr().out)
+    assert description["event"] == "inspected"
+    assert description["image"]["guest"] == "pv"
+
+
+@pytest.mark.parametrize("command", ["inspect", "diff"])
+def test_help_lists_the_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"{code} " in said.partition("exit codes: ")[2] for code in range(5))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["inspect --html - IMAGE", "extract IMAGE -", "convert IMAGE -"],
+)
+def test_standard_output_is_no_file(
+    arguments: str,
+    images: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = Path(images[0]).parent
+    monkeypatch.chdir(directory)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(arguments.replace("IMAGE", images[0]).split())
+    assert "standard output is not written to; name a file" in capsys.readouterr().err
+    assert not (directory / "-").exists()
+
+
+def test_a_file_of_that_name(images: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(images[0]).parent
+    monkeypatch.chdir(directory)
+    assert main(["inspect", "--html", "./-", images[0]]) == 0
+    assert (directory / "-").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_inspect_of_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
