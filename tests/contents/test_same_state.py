@@ -21,6 +21,7 @@ from libxlsr.operations.contents import diff
 from libxlsr.operations.verify import verify
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import record_part
+from libxlsr.verify import frame_map
 from libxlsr.verify.verifier import Verified
 
 STATE = {
@@ -193,6 +194,14 @@ def test_an_image_without_a_digest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broke-off").write_bytes(stream.build())
     with pytest.raises(StreamError, match=r"can't be compared: .*checkpoint 2 is whole"):
         diff(tmp_path / "broke-off", tmp_path / "broke-off")
+
+
+def test_an_image_with_frames_that_are_not_kept_track_of_is_refused(
+    compare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_map, "CHUNKS_MAX", 0)
+    with pytest.raises(StreamError, match=r"can't be compared: .*16 entries were not kept"):
+        compare(StreamBuilder(), StreamBuilder())
 
 
 def test_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
