@@ -86,6 +86,15 @@ def test_one_that_has_died_is_replaced() -> None:
     assert ctx.registered() == []
 
 
+def test_the_end_of_one_that_has_died_leaves_nothing_to_be_called() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        assert spare.pid is not None
+        os.kill(spare.pid, signal.SIGKILL)
+        run(ctx, lambda: spare.pid is None)
+    assert ctx.registered() == []
+
+
 def test_a_refill_after_the_end_starts_nothing() -> None:
     ctx = Context()
     spare = SpareHelper(ctx)

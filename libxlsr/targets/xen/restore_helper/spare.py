@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from libxlsr.errors import TargetError
+from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context, TimeEvent, run
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 from libxlsr.xen.handle import Handle
@@ -57,8 +57,9 @@ class SpareHelper(Handle):
         self._stop_refill()
         spare, self._spare = self._spare, None
         if spare is not None:
-            spare.retire(lambda _error: None)
-            run(self._ctx, lambda: spare.pid is None)
+            over: list[LibxlsrError | None] = []
+            spare.retire(over.append)
+            run(self._ctx, lambda: bool(over))
 
     def _stop_refill(self) -> None:
         refill, self._refill = self._refill, None
