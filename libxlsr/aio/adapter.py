@@ -33,6 +33,9 @@ class Adapter:
     TargetError when it can't be started. To be made inside a coroutine. As an async context manager
     it aborts, at its end, what still runs, and waits until that is undone. What is started on an
     adapter that is closed raises RuntimeError.
+
+    It belongs to the process that made it. In a forked child it starts nothing, who waits for a
+    restore gets RuntimeError, and what unwinds there undoes nothing.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Adapter:
     ) -> None:
         self.ctx = Context() if ctx is None else ctx
         self.limit = HelperLimit() if limit is None else limit
-        self._driver = Driver(self.ctx)
+        self._driver = Driver(self.ctx, self._raised)
         self._spare: SpareHelper | None = None
         self._running: set[Restoration] = set()
         self._closed = False
@@ -69,7 +72,7 @@ class Adapter:
         name: str | None = None,
     ) -> Restoration:
         """A restore to be entered with ``async with``. The arguments are those of `restore`."""
-        self._check_open()
+        self._check_usable()
         chosen = choose(target).target
         if chosen == "xen" and self._spare is not None:
             xen = dataclasses.replace(xen or XenOptions(), spare_helper=self._spare)
@@ -89,7 +92,7 @@ class Adapter:
         return Restoration(self, source, start)
 
     async def __aenter__(self) -> Adapter:
-        self._check_open()
+        self._check_usable()
         return self
 
     async def __aexit__(
@@ -107,23 +110,39 @@ class Adapter:
         """Let go of the loop and of the context.
 
         Who waits for a restore that still runs gets RuntimeError; the end of its ``async with``
-        undoes it, blocking.
+        undoes it, blocking. In a forked child it does nothing.
         """
+        if self.ctx.forked:
+            return
         self._closed = True
-        for restoration in self._running:
-            restoration._wake()
+        self._wake_all()
         self._driver.close()
         if self._spare is not None:
             self._spare.close()
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
         if self._closed:
             raise RuntimeError("the adapter is closed")
+        if self.ctx.forked:
+            raise RuntimeError("the adapter belongs to the process that forked this one")
+
+    def _raised(self, _error: BaseException) -> None:
+        if self.ctx.forked:
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for restoration in self._running:
+            restoration._wake()
 
     async def _undo(
         self, restorations: tuple[Restoration, ...], exc_type: type[BaseException] | None
     ) -> None:
-        """Abort all of them, then wait for each. What interrupts that is raised at the end."""
+        """Abort all of them, then wait for each. What interrupts that is raised at the end.
+
+        All that runs in a forked child is its parent's.
+        """
+        if self.ctx.forked:
+            return
         reason = "cancelled" if exc_type is asyncio.CancelledError else "abandoned"
         for restoration in restorations:
             restoration._give_up(Aborted(reason))
@@ -131,7 +150,7 @@ class Adapter:
         can_wait = exc_type is not GeneratorExit
         interrupted: BaseException | None = None
         for restoration in restorations:
-            while restoration in self._running:
+            while restoration in self._running and not self.ctx.forked:
                 if self._closed or not can_wait:
                     run(self.ctx, lambda: not self._running.intersection(restorations))
                     break

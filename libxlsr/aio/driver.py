@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from typing import Callable
 
 from libxlsr.events import READ, WRITE, Context
 
@@ -15,12 +16,17 @@ class Driver:
     file that the loop refuses to watch (epoll does so with EPERM for a regular one) is always
     ready, and gets one turn in each of the loop's rounds. Raises ValueError where another loop
     drives the context.
+
+    ``on_raised(error)`` is called with each exception that ends a round; the loop gets it next. In
+    a forked child each round ends so, and the loop's fds are left alone: closing a loop's epoll
+    there, or taking fds out of it, would take them from the parent too.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, on_raised: Callable[[BaseException], object]) -> None:
         if ctx.on_change is not None or ctx.on_fd_change is not None:
             raise ValueError("another loop drives this context")
         self._ctx = ctx
+        self._on_raised = on_raised
         self._loop = asyncio.get_running_loop()
         self._registered: dict[int, int] = {}
         self._always_ready: dict[int, int] = {}
@@ -33,7 +39,9 @@ class Driver:
         self._schedule()
 
     def close(self) -> None:
-        """Let go of the loop and of the context."""
+        """Let go of the loop and of the context. In a forked child it does nothing."""
+        if self._ctx.forked:
+            return
         self._ctx.on_change = self._ctx.on_fd_change = None
         for fd in tuple(self._registered):
             self._unregister(fd)
@@ -73,12 +81,17 @@ class Driver:
     def _dispatch(self, ready: dict[int, int]) -> None:
         try:
             self._ctx.dispatch(ready)
+        except BaseException as error:
+            self._on_raised(error)
+            raise
         finally:
             self._follow()
 
     # Making the loop wait for what the context waits for.
 
     def _follow(self) -> None:
+        if self._ctx.forked:
+            return
         wanted, self._wanted = self._wanted, {}
         for fd, interest in wanted.items():
             self._register(fd, interest)
@@ -108,7 +121,7 @@ class Driver:
         self._remove(fd, self._registered.pop(fd, 0))
 
     def _remove(self, fd: int, bits: int) -> None:
-        if self._loop.is_closed():
+        if self._loop.is_closed() or self._ctx.forked:
             return
         if bits & READ:
             self._loop.remove_reader(fd)

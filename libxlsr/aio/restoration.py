@@ -43,7 +43,7 @@ class Restoration:
     async def __aenter__(self) -> Restoration:
         if self._ao is not None:
             raise RuntimeError("a restoration is entered once")
-        self._adapter._check_open()
+        self._adapter._check_usable()
         with ExitStack() as resources:
             fd = resources.enter_context(opened(self._source))
             self._ao = self._start(fd=fd, on_done=self._done, on_progress=self._progress)
@@ -61,7 +61,7 @@ class Restoration:
         try:
             await self._adapter._undo((self,), exc_type)
         finally:
-            if exc_type is asyncio.CancelledError:
+            if exc_type is asyncio.CancelledError and not self._adapter.ctx.forked:
                 self._say_what_is_left()
 
     def __aiter__(self) -> Restoration:
@@ -72,7 +72,7 @@ class Restoration:
         while not self._unread:
             if self not in self._adapter._running:
                 raise StopAsyncIteration
-            self._adapter._check_open()
+            self._adapter._check_usable()
             self._news.clear()
             await self._news.wait()
         return self._unread.popleft()
@@ -82,7 +82,7 @@ class Restoration:
         ao = self._started()
         await self._over.wait()
         if self in self._adapter._running:
-            self._adapter._check_open()
+            self._adapter._check_usable()
         return ao.result()
 
     def abort(self, reason: LibxlsrError | None = None) -> None:

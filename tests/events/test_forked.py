@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import os
-import traceback
-from typing import Callable
 
 import pytest
 
 from libxlsr.events import Child, Context, ExitStatus, run
 from libxlsr.testing.stepping import run_until
 
-
-def in_a_fork(check: Callable[[], None]) -> None:
-    """Run ``check`` in a forked child; what it asserts has to hold."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            check()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+from ..forks import in_a_fork
 
 
 def test_a_context_refuses_to_run(ctx: Context) -> None:

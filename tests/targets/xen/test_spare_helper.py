@@ -15,6 +15,8 @@ from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.testing.leaks import children
 
+from ...forks import in_a_fork
+
 
 @pytest.fixture(autouse=True)
 def a_worker_that_loads_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +95,13 @@ def test_the_end_of_one_that_has_died_leaves_nothing_to_be_called() -> None:
         os.kill(spare.pid, signal.SIGKILL)
         run(ctx, lambda: spare.pid is None)
     assert ctx.registered() == []
+
+
+def test_a_forked_child_does_not_end_its_parents() -> None:
+    ctx = Context()
+    with SpareHelper(ctx) as spare:
+        in_a_fork(spare.close)
+        assert list(children()) == [spare.pid]
 
 
 def test_a_refill_after_the_end_starts_nothing() -> None:

@@ -52,7 +52,12 @@ class SpareHelper(Handle):
             logger.warning("no spare helper: %s", error)
 
     def close(self) -> None:
-        """End the spare and wait for it, some milliseconds. Not from a callback of the context."""
+        """End the spare and wait for it, some milliseconds. Not from a callback of the context.
+
+        In a forked child it does nothing: the spare is the parent's.
+        """
+        if self._ctx.forked:
+            return
         self._closed = True
         self._stop_refill()
         spare, self._spare = self._spare, None
