@@ -25,6 +25,14 @@ HVM_FILE_VERSION = 1
 HVM_SAVE_CODE_END = 0
 HVM_SAVE_CODE_HEADER = 1
 HVM_SAVE_CODE_CPU = 2
+HVM_SAVE_CODE_LAPIC = 5
+HVM_SAVE_CODE_LAPIC_REGS = 6
+HVM_SAVE_CODE_MTRR = 14
+HVM_SAVE_CODE_CPU_XSAVE = 16
+HVM_SAVE_CODE_VIRIDIAN_VCPU = 17
+HVM_SAVE_CODE_VMCE_VCPU = 18
+HVM_SAVE_CODE_TSC_ADJUST = 19
+HVM_SAVE_CODE_CPU_MSR = 20
 
 #: HVM_SAVE_CODE() of each type in arch-x86/hvm/save.h.
 HVM_SAVE_NAMES = {
@@ -49,6 +57,55 @@ HVM_SAVE_NAMES = {
     18: "VMCE_VCPU",
     19: "TSC_ADJUST",
     20: "CPU_MSR",
+}
+
+#: Types of which each vCPU has an entry of its own; for all others ``instance`` counts devices.
+HVM_SAVE_PER_VCPU = frozenset(
+    {
+        HVM_SAVE_CODE_CPU,
+        HVM_SAVE_CODE_LAPIC,
+        HVM_SAVE_CODE_LAPIC_REGS,
+        HVM_SAVE_CODE_MTRR,
+        HVM_SAVE_CODE_CPU_XSAVE,
+        HVM_SAVE_CODE_VIRIDIAN_VCPU,
+        HVM_SAVE_CODE_VMCE_VCPU,
+        HVM_SAVE_CODE_TSC_ADJUST,
+        HVM_SAVE_CODE_CPU_MSR,
+    }
+)
+
+#: Those without which no Xen saves a vCPU that is up. (CPU alone is left out for one that is down;
+#: the others depend on the host, the guest and the Xen.)
+HVM_SAVE_EVERY_VCPU = (
+    HVM_SAVE_CODE_CPU,
+    HVM_SAVE_CODE_LAPIC,
+    HVM_SAVE_CODE_LAPIC_REGS,
+    HVM_SAVE_CODE_MTRR,
+)
+
+#: How long each type's state is at the least and at the most, in bytes, in Xen 4.0 to 4.22, which
+#: refuse other lengths. Those that have grown are taken as short as they once were, and filled up
+#: with zeros. None: it varies. (CPU is 1024 or 1032 bytes long, and nothing in between.)
+HVM_SAVE_SIZES: dict[int, tuple[int, int | None]] = {
+    HVM_SAVE_CODE_CPU: (1024, 1032),
+    3: (8, 8),
+    4: (400, 400),
+    HVM_SAVE_CODE_LAPIC: (16, 24),
+    HVM_SAVE_CODE_LAPIC_REGS: (1024, 1024),
+    7: (16, 16),
+    8: (8, 8),
+    9: (8, 8),
+    10: (56, 56),
+    11: (16, 24),
+    12: (1048, 1048),
+    13: (8, 8),
+    HVM_SAVE_CODE_MTRR: (240, 240),
+    15: (16, 32),
+    HVM_SAVE_CODE_CPU_XSAVE: (24 + 576, None),
+    HVM_SAVE_CODE_VIRIDIAN_VCPU: (8, 216),
+    HVM_SAVE_CODE_VMCE_VCPU: (8, 32),
+    HVM_SAVE_CODE_TSC_ADJUST: (8, 8),
+    HVM_SAVE_CODE_CPU_MSR: (8 + 16, None),
 }
 
 #: So many entries are taken: 20 types for 1024 vCPUs would be a third of it.
@@ -100,8 +157,9 @@ class HvmContext(NamedTuple):
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> HvmContext:
-        """Raises StreamError where HEADER is not first or not Xen's, and where the entries don't
-        end with END at the end of the record. What a device's state means is Xen's to check."""
+        """Raises StreamError where HEADER is not first or not Xen's, where the entries don't end
+        with END at the end of the record, and where the state of a known type is cut off. A longer
+        one than is known may be a newer Xen's. What a device's state means is Xen's to check."""
         entries: list[HvmSaveEntry] = []
         position = 0
         while len(entries) < HVM_SAVE_ENTRIES_MAX:
@@ -131,6 +189,7 @@ class HvmContext(NamedTuple):
             if typecode == HVM_SAVE_CODE_END:
                 check_length(data[start:], 0, offset + start, f"{_NAME} after END")
                 return cls(tuple(entries), instance)
+            _check_state_length(typecode, instance, length, offset + position + 4)
             state = bytes(data[start : start + length])
             if not entries:
                 _check_file_header(state, offset + start)
@@ -141,6 +200,18 @@ class HvmContext(NamedTuple):
             offset=offset + position,
             record=_NAME,
             expected="fewer entries",
+        )
+
+
+def _check_state_length(typecode: int, instance: int, length: int, offset: int) -> None:
+    least, most = HVM_SAVE_SIZES.get(typecode, (0, None))
+    cpu = typecode == HVM_SAVE_CODE_CPU
+    if length < least or (cpu and length not in (least, most)):
+        raise StreamError(
+            f"{hvm_save_name(typecode)}[{instance}] has a length of {length}",
+            offset=offset,
+            record=_NAME,
+            expected=f"{least} or {most}" if cpu else f"at least {least}",
         )
 
 

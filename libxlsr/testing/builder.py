@@ -23,6 +23,8 @@ from libxlsr.formats.cpu_policy import CpuidLeaf, MsrEntry, X86CpuidPolicy, X86M
 from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
+    HVM_SAVE_EVERY_VCPU,
+    HVM_SAVE_SIZES,
     HvmContext,
     HvmSaveEntry,
 )
@@ -312,8 +314,12 @@ class StreamBuilder:
             + (0x000A0655).to_bytes(4, "little")
             + (2_300_000).to_bytes(4, "little")
         )
-        cpus = [HvmSaveEntry(2, vcpu_id, bytes(1032)) for vcpu_id in range(self.vcpus)]
-        return HvmContext((HvmSaveEntry(1, 0, header), *cpus))
+        states = [
+            HvmSaveEntry(typecode, vcpu_id, bytes(HVM_SAVE_SIZES[typecode][1] or 0))
+            for typecode in HVM_SAVE_EVERY_VCPU
+            for vcpu_id in range(self.vcpus)
+        ]
+        return HvmContext((HvmSaveEntry(1, 0, header), *states))
 
     def _hvm_params(self) -> HvmParams:
         last = self.pages - 1

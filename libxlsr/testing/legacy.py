@@ -19,6 +19,8 @@ from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
     HVM_SAVE_CODE_CPU,
+    HVM_SAVE_EVERY_VCPU,
+    HVM_SAVE_SIZES,
     HvmContext,
     HvmSaveEntry,
 )
@@ -96,8 +98,16 @@ class LegacyImage:
         """The HVM context, with the CPU entries of Xen 4.6 and older."""
         header = struct.pack("<IIQII", HVM_FILE_MAGIC, HVM_FILE_VERSION, 0, 0, 2_300_000)
         state = HvmCpu({}, bytes(512)).encode()
-        cpus = [HvmSaveEntry(HVM_SAVE_CODE_CPU, vcpu, state) for vcpu in self.vcpus]
-        return HvmContext((HvmSaveEntry(1, 0, header), *cpus)).encode()
+        states = [
+            HvmSaveEntry(
+                typecode,
+                vcpu,
+                state if typecode == HVM_SAVE_CODE_CPU else bytes(HVM_SAVE_SIZES[typecode][0]),
+            )
+            for typecode in HVM_SAVE_EVERY_VCPU
+            for vcpu in self.vcpus
+        ]
+        return HvmContext((HvmSaveEntry(1, 0, header), *states)).encode()
 
     def vcpu_part(self, vcpu: int, size: int, kind: int) -> bytes:
         """A part of a PV vCPU's state that can be told from the others."""

@@ -57,7 +57,8 @@ def hvm(
         assert isinstance(part.body, bytes)
         context = HvmContext.decode(part.body)
         cpu = HvmSaveEntry(HVM_SAVE_CODE_CPU, 0, HvmCpu(registers or {}, bytes(512), 1).encode())
-        part.body = HvmContext((context.entries[0], cpu)).encode()
+        others = [entry for entry in context.entries if entry.typecode != HVM_SAVE_CODE_CPU]
+        part.body = HvmContext((others[0], cpu, *others[1:])).encode()
     return stream
 
 

@@ -9,7 +9,7 @@ from typing import Union
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, xl
-from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HVM_SAVE_NAMES, HvmContext, hvm_save_name
+from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import (
     HVM_PARAM_BUFIOREQ_PFN,
     HVM_PARAM_CONSOLE_PFN,
@@ -23,6 +23,7 @@ from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
 from libxlsr.verify.findings import Finding, Findings, message_of
+from libxlsr.verify.hvm_context_checks import hvm_context_findings
 from libxlsr.verify.memory_checks import MemoryChecks
 from libxlsr.walk.visitor import Problem, Record, Visitor
 
@@ -271,18 +272,8 @@ class Checks(Visitor):
             self.report("empty-record", f"vCPU {body.vcpu_id}")
 
     def _hvm_context(self, body: HvmContext) -> None:
-        seen: set[tuple[int, int]] = set()
-        for entry in body.entries:
-            if entry.typecode not in HVM_SAVE_NAMES:
-                self.report("hvm-context-entry", f"{hvm_save_name(entry.typecode)} is unknown")
-            if (entry.typecode, entry.instance) in seen:
-                self.report("hvm-context-entry", f"a second {entry.name}[{entry.instance}]")
-            seen.add((entry.typecode, entry.instance))
-        vcpus = {instance for typecode, instance in seen if typecode == HVM_SAVE_CODE_CPU}
-        if not vcpus:
-            self.report("hvm-context-vcpu", "no entry for any vCPU")
-        elif self._max_vcpus is not None and max(vcpus) >= self._max_vcpus:
-            self.report("vcpu-unknown", f"vCPU {max(vcpus)} of a guest with {self._max_vcpus}")
+        for finding_id, message in hvm_context_findings(body, self._max_vcpus, self._available()):
+            self.report(finding_id, message)
 
     def _hvm_params(self, body: HvmParams) -> None:
         # One by one: convert-legacy-stream writes two records, of different parameters.
@@ -324,16 +315,25 @@ class Checks(Visitor):
         self.memory.finish(all_frames_named=not self.domain.is_legacy_converted)
 
     def _check_vcpus(self) -> None:
+        # Old images need not have any (the chunk "extv"), and so their conversions.
+        converted = self.domain is None or self.domain.is_legacy_converted
         for vcpu_id in sorted(self._vcpus):
             if _T.X86_PV_VCPU_BASIC not in self._vcpus[vcpu_id]:
                 self.report("vcpu-without-basic", f"vCPU {vcpu_id}")
+            elif _T.X86_PV_VCPU_EXTENDED not in self._vcpus[vcpu_id] and not converted:
+                self.report("vcpu-without-extended", f"vCPU {vcpu_id}")
+        for vcpu_id in self._available():
+            if vcpu_id not in self._vcpus:
+                self.report("vcpu-missing", f"vCPU {vcpu_id}")
+
+    def _available(self) -> list[int]:
+        """The vCPUs that the configuration says were online, a few more than there can be."""
         untrusted = None if self.config is None else self.config.json.get("b_info")
         available = untrusted.get("avail_vcpus") if isinstance(untrusted, dict) else None
         if not isinstance(available, list):
-            return
-        for vcpu_id in available[: len(self._vcpus) + 10]:
-            if isinstance(vcpu_id, int) and vcpu_id not in self._vcpus:
-                self.report("vcpu-missing", f"vCPU {vcpu_id}")
+            return []
+        most = (self._max_vcpus or 0) + 10
+        return [vcpu_id for vcpu_id in available[:most] if isinstance(vcpu_id, int)]
 
     def _check_special_frames(self) -> None:
         assert self.memory is not None

@@ -184,8 +184,11 @@ RULES: dict[str, Rule] = {
     "vcpu-without-basic": Rule(
         _W, "Records of a vCPU without its X86_PV_VCPU_BASIC: it won't come up."
     ),
+    "vcpu-without-extended": Rule(
+        _W, "A vCPU without its X86_PV_VCPU_EXTENDED, which every Xen writes."
+    ),
     "vcpu-missing": Rule(
-        _W, "A vCPU that the configuration says was online has no state in the image."
+        _W, "A PV guest's vCPU that the configuration says was online has no state in the image."
     ),
     "shared-info": Rule(_E, "SHARED_INFO is not one page."),
     "empty-record": Rule(
@@ -194,12 +197,26 @@ RULES: dict[str, Rule] = {
     # HVM and PVH guests.
     "tsc-info": Rule(_E, "X86_TSC_INFO has a wrong length, mode or reserved field."),
     "hvm-context": Rule(
-        _E, "HVM_CONTEXT does not begin with Xen's HEADER, or its entries don't end with END."
+        _E,
+        "HVM_CONTEXT does not begin with Xen's HEADER, its entries don't end with END, or one of "
+        "them is shorter than any Xen writes it.",
     ),
     "hvm-context-entry": Rule(
-        _W, "HVM_CONTEXT has an entry twice, or of a type that Xen up to 4.22 does not know."
+        _W,
+        "HVM_CONTEXT has an entry twice, or one of a type or a length that Xen up to 4.22 does not "
+        "know and refuses.",
     ),
     "hvm-context-vcpu": Rule(_W, "HVM_CONTEXT has no CPU entry: the guest has no processor."),
+    "hvm-context-missing": Rule(
+        _W,
+        "HVM_CONTEXT lacks an entry that Xen writes for each vCPU, its local APIC or MTRRs for "
+        "example; the restored one has them as a new vCPU has.",
+    ),
+    "hvm-vcpu-down": Rule(
+        _N,
+        "HVM_CONTEXT has no CPU entry for a vCPU that the configuration says was online: the guest "
+        "never started it or has switched it off, and it stays down.",
+    ),
     "hvm-params": Rule(_E, "HVM_PARAMS has a wrong length, or has a parameter twice."),
     "hvm-param-missing": Rule(
         _W, "HVM_PARAMS lacks a parameter without which the toolstack can't reach the guest."

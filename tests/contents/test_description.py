@@ -195,6 +195,6 @@ def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.M
     assert description["left_out"] == [
         "places of records after the first 5",
         "rounds of frames after the first 1",
-        "HVM_CONTEXT of 1080 bytes",
+        "HVM_CONTEXT of 2392 bytes",
         "the device model's state after its first 550 bytes",
     ]

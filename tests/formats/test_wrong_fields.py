@@ -49,7 +49,7 @@ P2M = libxc_pv.X86PvP2mFrames(0, 1023, (7, 9)).encode()
 PARAMS = hvm_params.HvmParams(((1, 10), (17, 11))).encode()
 HVM_HEADER = struct.pack("<IIQII", hvm_context.HVM_FILE_MAGIC, 1, 2**64 - 1, 0, 0)
 CONTEXT = hvm_context.HvmContext(
-    (hvm_context.HvmSaveEntry(1, 0, HVM_HEADER), hvm_context.HvmSaveEntry(2, 0, b"cpustate"))
+    (hvm_context.HvmSaveEntry(1, 0, HVM_HEADER), hvm_context.HvmSaveEntry(8, 0, b"isa-irqs"))
 ).encode()
 MSR_ENTRIES = (cpu_policy.MsrEntry(1, 0, 2), cpu_policy.MsrEntry(3, 0, 4))
 MSRS = cpu_policy.X86MsrPolicy(MSR_ENTRIES).encode()
@@ -132,9 +132,11 @@ FIELDS = [
     (body(RecordType.HVM_CONTEXT), CONTEXT, 4, U32_MAX, 4, "length"),
     (body(RecordType.HVM_CONTEXT), CONTEXT, 8, u32(0), 8, "magic"),
     (body(RecordType.HVM_CONTEXT), CONTEXT, 12, u32(2), 12, "version"),
-    (body(RecordType.HVM_CONTEXT), CONTEXT, 36, u32(99), 36, "CPU[0] has a length of 99"),
+    (body(RecordType.HVM_CONTEXT), CONTEXT, 36, u32(99), 36, "ISA_IRQ[0] has a length of 99"),
+    (body(RecordType.HVM_CONTEXT), CONTEXT, 36, u32(7), 36, "ISA_IRQ[0] has a length of 7"),
+    (body(RecordType.HVM_CONTEXT), CONTEXT, 32, u16(2), 36, "1024 or 1032"),
     (body(RecordType.HVM_CONTEXT), CONTEXT, 32, u16(0) * 4, 40, "after END"),
-    (body(RecordType.HVM_CONTEXT), CONTEXT, 48, u16(3), 56, "descriptor"),
+    (body(RecordType.HVM_CONTEXT), CONTEXT, 48, u16(99), 56, "descriptor"),
     (body(RecordType.X86_MSR_POLICY), MSRS, 20, u32(1), 20, "flags"),
     (body(RecordType.CHECKPOINT_DIRTY_PFN_LIST), bytes(16), 13, b"\1", 8, "less than"),
 ]
@@ -315,7 +317,7 @@ def test_checkpoint_states_come_back(control_id: int) -> None:
     ("decode", "data"),
     [
         (body(RecordType.HVM_PARAMS), u32(1025) + bytes(4 + 1025 * 16)),
-        (body(RecordType.HVM_CONTEXT), CONTEXT[:32] + (u16(2) + bytes(6)) * 0x10000),
+        (body(RecordType.HVM_CONTEXT), CONTEXT[:32] + (u16(99) + bytes(6)) * 0x10000),
         (body(RecordType.X86_CPUID_POLICY), bytes(4097 * 24)),
         (body(RecordType.X86_MSR_POLICY), bytes(4097 * 16)),
         (libxl.EmulatorXenstoreData.decode, u32(2) + bytes((1 << 20) - 3)),

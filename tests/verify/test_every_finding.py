@@ -6,6 +6,7 @@ import gzip
 import lzma
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,7 @@ def _() -> bytes:
 def _() -> bytes:
     stream = StreamBuilder()
     state = HvmContext.decode(stream.find(T.HVM_CONTEXT).body_bytes())
-    entry = HvmSaveEntry(8, 0, bytes(5))
+    entry = HvmSaveEntry(16, 0, bytes(605))
     part = stream.find(T.HVM_CONTEXT)
     part.body = HvmContext((*state.entries, entry)).encode()
     part.padding = b"\0\0\1"
@@ -252,19 +253,50 @@ def _() -> bytes:
     return stream.build()
 
 
-def hvm_context(*entries: HvmSaveEntry) -> bytes:
-    stream = StreamBuilder()
+def hvm_context(change: Callable[[list[HvmSaveEntry]], object], **kind: Any) -> bytes:
+    stream = StreamBuilder(**kind)
     part = stream.find(T.HVM_CONTEXT)
-    header = HvmContext.decode(part.body_bytes()).entries[0]
-    part.body = HvmContext((header, *entries)).encode()
+    entries = list(HvmContext.decode(part.body_bytes()).entries)
+    change(entries)
+    part.body = HvmContext(tuple(entries)).encode()
     return stream.build()
 
 
+def without_entry(name: str, instance: int = 0, **kind: Any) -> bytes:
+    def drop(entries: list[HvmSaveEntry]) -> None:
+        entries.remove(next(e for e in entries if (e.name, e.instance) == (name, instance)))
+
+    return hvm_context(drop, **kind)
+
+
+def with_entry(typecode: int, instance: int, length: int, **kind: Any) -> bytes:
+    """Added, or in the place of the one that is there."""
+
+    def put(entries: list[HvmSaveEntry]) -> None:
+        entry = HvmSaveEntry(typecode, instance, bytes(length))
+        places = [number for number, old in enumerate(entries) if old[:2] == entry[:2]]
+        for place in places or [len(entries)]:
+            entries[place : place + 1] = [entry]
+
+    return hvm_context(put, **kind)
+
+
 CPU = HvmSaveEntry(2, 0, bytes(1032))
-case("hvm-context-entry")(lambda: hvm_context(CPU, HvmSaveEntry(77, 0, b"")))
-case("hvm-context-entry")(lambda: hvm_context(CPU, CPU))
-case("hvm-context-vcpu")(lambda: hvm_context())
-case("vcpu-unknown")(lambda: hvm_context(CPU, HvmSaveEntry(2, 1, bytes(1032))))
+case("hvm-context")(lambda: with_entry(2, 0, 8))
+case("hvm-context")(lambda: with_entry(2, 0, 1028))
+case("hvm-context")(lambda: with_entry(2, 0, 1040))
+case("hvm-context")(lambda: with_entry(6, 0, 8))
+case("hvm-context-entry")(lambda: with_entry(77, 0, 0))
+case("hvm-context-entry")(lambda: with_entry(14, 0, 248))
+case("hvm-context-entry")(lambda: hvm_context(lambda entries: entries.append(CPU)))
+case("hvm-context-vcpu")(lambda: without_entry("CPU"))
+case("hvm-context-missing")(lambda: without_entry("LAPIC"))
+case("hvm-context-missing")(lambda: without_entry("LAPIC_REGS", 1, vcpus=2))
+case("hvm-context-missing")(lambda: without_entry("MTRR", guest="pvh"))
+case("hvm-context-missing")(lambda: with_entry(18, 0, 32, vcpus=2))
+case("hvm-vcpu-down")(lambda: without_entry("CPU", 1, vcpus=2))
+for _typecode, _length in [(2, 1032), (5, 24), (14, 240), (16, 600), (20, 24)]:
+    case("vcpu-unknown")(partial(with_entry, _typecode, 1, _length))
 
 
 # -- memory
@@ -335,6 +367,9 @@ case("empty-record")(
 )
 
 
+case("vcpu-without-extended")(lambda: without(T.X86_PV_VCPU_EXTENDED, guest="pv"))
+
+
 @case("vcpu-without-basic")
 def _() -> bytes:
     stream = StreamBuilder("pv", vcpus=2)
@@ -370,6 +405,10 @@ def test_each_finding_is_made(finding_id: str) -> None:
         "pte-beyond-p2m",
         "p2m-frame-unusable",
         "record-too-large",
+        "hvm-context",
+        "hvm-context-missing",
+        "hvm-vcpu-down",
+        "vcpu-without-extended",
     ],
 )
 def test_nothing_else_is_found(finding_id: str) -> None:
@@ -390,6 +429,16 @@ def test_a_finding_says_where() -> None:
         f"error: at offset {finding.offset:#x}, libxc record 7 (X86_TSC_INFO): TSC mode is 0x9, "
         "expected 0 to 3 [tsc-info]"
     )
+
+
+def test_a_short_entry_is_found_where_it_says_its_length() -> None:
+    stream = StreamBuilder()
+    part = stream.find(T.HVM_CONTEXT)
+    header, *_others = HvmContext.decode(part.body_bytes()).entries
+    part.body = HvmContext((header, HvmSaveEntry(2, 0, bytes(8)))).encode()
+    (finding,) = verify_stream(stream).findings
+    assert finding.offset == stream.offset_of(part) + 8 + 32 + 4
+    assert finding.message == "CPU[0] has a length of 8, expected 1024 or 1032"
 
 
 def test_a_wrong_body_does_not_hide_what_follows() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.framing import Buffer
-from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext
+from libxlsr.formats.hvm_context import HVM_SAVE_PER_VCPU, HvmContext
 from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams, hvm_param_name
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
@@ -73,7 +73,7 @@ class StateFiles:
             self._write_json(layout.MSR_POLICY, [msr._asdict() for msr in body.msrs])
         elif isinstance(body, HvmContext):
             for entry in body.entries:
-                if entry.typecode == HVM_SAVE_CODE_CPU:
+                if entry.typecode in HVM_SAVE_PER_VCPU:
                     self._check_vcpu(entry.instance, record_type, offset)
             self._write(layout.HVM_CONTEXT, bytes(data))
 

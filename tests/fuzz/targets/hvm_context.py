@@ -27,5 +27,5 @@ def check(data: bytes) -> None:
 def seeds() -> Mapping[str, bytes]:
     body = StreamBuilder("hvm", pages=1).find(RecordType.HVM_CONTEXT).body_bytes()
     first = HvmContext.decode(body).entries[0]
-    small = HvmContext((first, HvmSaveEntry(5, 1, b"lapic"), HvmSaveEntry(2, 0, b"\0" * 24)))
+    small = HvmContext((first, HvmSaveEntry(5, 1, bytes(16)), HvmSaveEntry(99, 0, b"new")))
     return {"small": small.encode(), "header": HvmContext((first,)).encode()}
