@@ -15,7 +15,7 @@ from libxlsr.contents.difference import (
     FrameDifferences,
     is_set_of_names,
 )
-from libxlsr.errors import Aborted, UsageError
+from libxlsr.errors import UsageError
 from libxlsr.operations.contents import diff as diff_images
 from libxlsr.verify.memory_checks import frame_range
 
@@ -48,10 +48,7 @@ def diff(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     if options.a == options.b == "-":
         raise UsageError("standard input is named more than once")
-    try:
-        found = diff_images(image_source(options.a), image_source(options.b))
-    except KeyboardInterrupt:
-        raise Aborted("aborted by SIGINT") from None
+    found = diff_images(image_source(options.a), image_source(options.b))
     if not options.quiet:
         report.event("difference", **_members(found))
         _say(found, report, most=None if options.verbose else RANGES_SHOWN)

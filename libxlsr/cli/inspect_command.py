@@ -9,7 +9,6 @@ from typing import Any
 from libxlsr.cli.arguments import image_source, output_file
 from libxlsr.cli.report import Report
 from libxlsr.contents.guest_state import flattened
-from libxlsr.errors import Aborted
 from libxlsr.operations.contents import inspect as inspect_image
 from libxlsr.operations.contents import write_page
 
@@ -48,10 +47,7 @@ def add_parser(commands: Any) -> None:
 
 def inspect(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
-    try:
-        description = inspect_image(image_source(options.image), full=options.full)
-    except KeyboardInterrupt:
-        raise Aborted("aborted by SIGINT") from None
+    description = inspect_image(image_source(options.image), full=options.full)
     if options.html is not None:
         write_page(description, options.html)
     if report.json:

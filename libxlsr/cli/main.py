@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
         except LibxlsrError as error:
             code = error.exit_code
             report.error(error)
-        except KeyboardInterrupt:  # where it is no event of a loop, as in cli/signals.py
-            report.error(Aborted("aborted by SIGINT"))
+        except KeyboardInterrupt as interrupt:  # where it is no event of a loop (cli/signals.py)
+            report.error(Aborted(f"aborted by {str(interrupt) or 'SIGINT'}"))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone
         _drop_output()

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found] # signal itself imports enum
 import gc
 import os
 import sys
+from types import FrameType
+
+_NAMES: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 
 def program() -> int:
     """Run the command line that the program was called with; returns the exit code."""
     _open_standard_streams()
+    for number in _NAMES:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _interrupt)
     try:
         return _run()
-    except KeyboardInterrupt:  # before there is a command, which would have said so itself
-        print("libxlsr: error: aborted by SIGINT", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # before there is a command, which would have said so
+        print(f"libxlsr: error: aborted by {str(interrupt) or 'SIGINT'}", file=sys.stderr)
         return 4
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """End a command as Ctrl-C does, where it is no event of a loop (cli/signals.py)."""
+    raise KeyboardInterrupt(_NAMES[number])
 
 
 def _run() -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from typing import Any
 
 from libxlsr.cli.arguments import image_source, number
 from libxlsr.cli.report import Report, error_members
-from libxlsr.errors import Aborted, LibxlsrError, UsageError
+from libxlsr.errors import LibxlsrError, UsageError
 from libxlsr.operations.verify import Outcome, verify_many
 from libxlsr.verify.findings import where_and_what
 from libxlsr.verify.verifier import FORMATS, Verified
@@ -71,11 +72,9 @@ def verify(options: argparse.Namespace, report: Report) -> int:
         digest=options.digest,
         expected=options.format,
     )
-    try:
+    with closing(outcomes):
         for image, (_, outcome) in zip(options.images, outcomes):
             codes.append(_say(image, outcome, options, report))
-    except KeyboardInterrupt:
-        raise Aborted("aborted by SIGINT") from None
     return 1 if 1 in codes else max(codes)
 
 

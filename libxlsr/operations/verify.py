@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Union
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Union
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.operations.source_fd import Source, opened
 from libxlsr.verify.verifier import Verified
 from libxlsr.verify.verifier import verify as verify_fd
+
+if TYPE_CHECKING:
+    from libxlsr.operations.lifeline import Lifeline
 
 Outcome = Union[Verified, LibxlsrError]
 """What came of one image; an error where it could not be looked at."""
@@ -29,8 +33,11 @@ def verify_many(
     full: bool = False,
     digest: bool = False,
     expected: str = "auto",
-) -> Iterator[tuple[Source, Outcome]]:
-    """Verify each image, ``jobs`` of them at a time; what came of each, in their order."""
+) -> Generator[tuple[Source, Outcome], None, None]:
+    """Verify each image, ``jobs`` of them at a time; what came of each, in their order.
+
+    Whatever ends it early, be it this process's death, ends the processes that verify.
+    """
     if jobs <= 1 or len(sources) <= 1:
         for source in sources:
             yield source, _outcome(source, full, digest, expected)
@@ -40,14 +47,24 @@ def verify_many(
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
+    from libxlsr.operations.lifeline import Lifeline
+
     workers = min(jobs, len(sources))
-    with ProcessPoolExecutor(workers, get_context("fork"), _become_worker) as pool:
-        futures = [pool.submit(_outcome, source, full, digest, expected) for source in sources]
-        for source, future in zip(sources, futures):
-            try:
-                yield source, future.result()
-            except BrokenProcessPool:
-                yield source, TargetError("the process that verified it was killed")
+    context = get_context("fork")
+    with (
+        closing(Lifeline()) as lifeline,
+        ProcessPoolExecutor(workers, context, _become_worker, (lifeline,)) as pool,
+    ):
+        try:
+            futures = [pool.submit(_outcome, source, full, digest, expected) for source in sources]
+            for source, future in zip(sources, futures):
+                try:
+                    yield source, future.result()
+                except BrokenProcessPool:
+                    yield source, TargetError("the process that verified it was killed")
+        except BaseException:
+            lifeline.cut()  # or the pool would wait until all is verified
+            raise
 
 
 def _outcome(source: Source, full: bool, digest: bool, expected: str) -> Outcome:
@@ -57,8 +74,10 @@ def _outcome(source: Source, full: bool, digest: bool, expected: str) -> Outcome
         return error
 
 
-def _become_worker() -> None:
+def _become_worker(lifeline: Lifeline) -> None:
     import signal
 
+    lifeline.hold()
     # Ctrl-C reaches the whole process group; the parent says what there is to say about it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

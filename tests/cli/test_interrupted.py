@@ -1,4 +1,5 @@
-"""Ctrl-C while a command waits for the rest of an image: one line, exit code 4, nothing left."""
+"""Ctrl-C, or its kin, while a command waits for the rest of an image: one line, exit code 4, and
+nothing is left."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ PATIENCE = 120.0
 
 @pytest.fixture
 def not_ignored() -> Iterator[None]:
-    """A shell's background job ignores Ctrl-C, and so would what it starts."""
+    """A shell's background job ignores Ctrl-C, one of nohup SIGHUP, and so would what it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.fixture
@@ -47,11 +50,36 @@ def unread(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+def start(command: list[str], begun: tuple[int, int]) -> subprocess.Popen[bytes]:
+    """Start a command; it has read what there is of the image."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "libxlsr", *command],
+        stdin=begun[0],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while unread(begun[0]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return process
+
+
+def end(process: subprocess.Popen[bytes], number: int) -> tuple[bytes, bytes]:
+    """Send a signal to the one process; what it and its children have said when all are gone."""
+    with process:
+        try:
+            process.send_signal(number)
+            return process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ["verify", "-"],
         ["verify", "--digest", "-"],
+        ["verify", "-j", "2", "-", "/dev/null"],
         ["inspect", "-"],
         ["inspect", "--html", "page", "-"],
         ["diff", "-", "/dev/null"],
@@ -60,26 +88,19 @@ def unread(pipe: int) -> int:
     ],
     ids=" ".join,
 )
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.usefixtures("not_ignored")
-def test_ctrl_c(command: list[str], begun: tuple[int, int]) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "libxlsr", *command],
-        stdin=begun[0],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while unread(begun[0]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        process.wait()
-    assert (out, err) == (b"", b"libxlsr: error: aborted by SIGINT\n")
+def test_a_signal(command: list[str], name: str, begun: tuple[int, int]) -> None:
+    process = start(command, begun)
+    out, err = end(process, signal.Signals[name])
+    assert (out, err) == (b"", f"libxlsr: error: aborted by {name}\n".encode())
     assert process.returncode == 4
     assert os.listdir() == []
+
+
+def test_the_processes_of_verify_end_with_their_parent(begun: tuple[int, int]) -> None:
+    process = start(["verify", "-j", "2", "-", "/dev/null"], begun)
+    assert end(process, signal.SIGKILL) == (b"", b"")
 
 
 def test_ctrl_c_before_there_is_a_command(
