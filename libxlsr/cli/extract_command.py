@@ -55,6 +55,11 @@ def add_parser(commands: Any) -> None:
         help="the page tables for --vaddr (default: those of the first vCPU)",
     )
     parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="it is an image of Xen 4.5 or older, even if its head doesn't show it",
+    )
+    parser.add_argument(
         "--deadline", type=seconds, metavar="SECONDS", help="give up after so many seconds"
     )
     parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
@@ -91,6 +96,7 @@ def _run(
             on_progress=display.update,
             deadline=options.deadline,
             to_eof=to_eof,
+            legacy=options.legacy,
         )
         return signals.run_abortable(ctx, ao)
 

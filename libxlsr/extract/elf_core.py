@@ -21,7 +21,7 @@ from typing import NamedTuple
 from libxlsr.errors import StreamError
 from libxlsr.extract.core_notes import VMCOREINFO_NOTE_MAX, VmcoreinfoFinder, register_notes
 from libxlsr.extract.page_tables import Mapping
-from libxlsr.extract.request import Guest, frames_of, nothing_there
+from libxlsr.extract.request import Guest, frames_of
 from libxlsr.formats import elf
 from libxlsr.formats.libxc import PAGE_SIZE
 
@@ -52,7 +52,7 @@ def write(guest: Guest) -> int:
         wanted = _union(frames_of(mapping) for mapping in mappings)
     extents = _extents(guest, wanted)
     if not extents:
-        raise nothing_there(guest.request)
+        raise guest.nothing_there()
 
     loads = _identity(extents) if mappings is None else _split(mappings, extents)
     if len(loads) > _LOADS_MAX:

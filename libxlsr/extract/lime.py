@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 
-from libxlsr.extract.request import Guest, nothing_there
+from libxlsr.extract.request import Guest
 from libxlsr.formats.libxc import PAGE_SIZE
 
 _HEADER = struct.Struct("<IIQQQ")
@@ -31,5 +31,5 @@ def write(guest: Guest) -> int:
         guest.output.copy_frames(guest.frames, gfn, gfn + number, position)
         position += size
     if not position:
-        raise nothing_there(guest.request)
+        raise guest.nothing_there()
     return position

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libxlsr.extract.request import Guest, nothing_there
+from libxlsr.extract.request import Guest
 from libxlsr.formats.libxc import PAGE_SIZE
 
 
@@ -15,7 +15,7 @@ def write(guest: Guest) -> int:
     for gfn, number in guest.frames.ranges(first, end):
         last = gfn + number
     if last == first:
-        raise nothing_there(guest.request)
+        raise guest.nothing_there()
     guest.output.copy_frames(guest.frames, first, end, 0)
     return (last - first) * PAGE_SIZE
 
@@ -26,7 +26,7 @@ def _write_virtual(guest: Guest) -> int:
     for mapping in guest.mappings():
         _copy_bytes(guest, mapping.paddr, mapping.size, mapping.vaddr - first)
     if not guest.output.copied:
-        raise nothing_there(guest.request)
+        raise guest.nothing_there()
     return last - first + 1
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from libxlsr.errors import StreamError, UsageError
+from libxlsr.errors import LibxlsrError, StreamError, UsageError
 from libxlsr.extract.frames import Frames
-from libxlsr.extract.page_tables import Mapping, PageTables
+from libxlsr.extract.page_tables import Mapping, PageTables, Paging
 from libxlsr.extract.sparse_file import SparseFile
 from libxlsr.extract.vcpus import Vcpu, table_address
 from libxlsr.formats.libxc import PAGE_SIZE
@@ -76,14 +76,36 @@ class Guest:
         first, last = self.request.frames
         return first, min(last + 1, self.frames.end)
 
+    def nothing_there(self) -> LibxlsrError:
+        """The error for a guest, or the range that was named, of which the image has nothing."""
+        if self.request.vaddr is not None:
+            first, last = self.request.vaddr
+            return UsageError(
+                f"the image has no contents for the virtual addresses {first:#x} to {last:#x}",
+                remedy="name others, or the page tables that map them (CR3)",
+            )
+        if self.request.frames is not None:
+            first, last = self.request.frames
+            return UsageError(
+                f"the image has no contents for the frames {first:#x} to {last:#x}",
+                remedy=f"the highest frame that it names is {self.frames.end - 1:#x}",
+            )
+        return StreamError("the image has no contents for the guest", offset=None)
+
     def mappings(self) -> Iterator[Mapping]:
         """What the virtual addresses that are wanted are mapped to. Raises StreamError where the
-        guest has no vCPU that says how."""
+        guest has no vCPU that says how, UsageError for a CR3 that its vCPU can't use."""
         assert self.request.vaddr is not None
         if not self.vcpus:
             raise StreamError("the image has no vCPU whose page tables could be used", offset=None)
         paging, root = self.vcpus[0].paging, self.vcpus[0].page_table
         if self.request.cr3 is not None:
+            if paging is Paging.NONE:
+                raise UsageError(
+                    "the first vCPU has paging switched off, so that there is no telling how to "
+                    f"read page tables at CR3 {self.request.cr3:#x}",
+                    remedy="leave the CR3 out: virtual addresses are physical ones",
+                )
             root = table_address(paging, self.request.cr3)
         return PageTables(self.frames.page, paging, root).mappings(*self.request.vaddr)
 
@@ -91,14 +113,3 @@ class Guest:
 def frames_of(mapping: Mapping) -> tuple[int, int]:
     """The first frame of a mapping, and one more than its last."""
     return mapping.paddr // PAGE_SIZE, (mapping.paddr + mapping.size - 1) // PAGE_SIZE + 1
-
-
-def nothing_there(request: Request) -> StreamError:
-    """The error for a range of which the image has nothing."""
-    if request.vaddr is not None:
-        what = f"virtual addresses {request.vaddr[0]:#x} to {request.vaddr[1]:#x}"
-    elif request.frames is not None:
-        what = f"frames {request.frames[0]:#x} to {request.frames[1]:#x}"
-    else:
-        what = "guest"
-    return StreamError(f"the image has no contents for the {what}", offset=None)

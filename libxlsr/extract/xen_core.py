@@ -24,7 +24,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 
-from libxlsr.extract.request import Guest, nothing_there
+from libxlsr.extract.request import Guest
 from libxlsr.formats import elf
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.targets.image import layout
@@ -52,7 +52,7 @@ def write(guest: Guest) -> int:
     first, end = guest.frame_range()
     pages = sum(number for _, number in guest.frames.ranges(first, end))
     if not pages:
-        raise nothing_there(guest.request)
+        raise guest.nothing_there()
 
     prstatus = b"".join(vcpu.context.encode() for vcpu in guest.vcpus)
     parts = {

@@ -24,11 +24,13 @@ def extract_ao(
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
     to_eof: bool = False,
+    legacy: bool = False,
 ) -> Ao[Written]:
     """Start extracting what ``request`` says, from the image on the fd ``source`` or from the
     directory of an offline restore, into the file ``output``, which must not exist.
 
-    The result's ``details`` have ``copied``, the bytes of guest memory. Raises UsageError for a
+    ``legacy``: an image that is not recognised is one of Xen 4.5 or older. The result's
+    ``details`` have ``copied``, the bytes of guest memory. Raises UsageError for a
     request that contradicts itself, and TargetError.
     """
     request.check()
@@ -48,6 +50,7 @@ def extract_ao(
         on_progress=on_progress,
         deadline=deadline,
         to_eof=to_eof,
+        legacy=legacy,
     )
 
 
@@ -58,10 +61,12 @@ def extract(
     *,
     deadline: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
+    legacy: bool = False,
 ) -> Written:
     """Extract memory and return when the file is there.
 
-    ``source`` is an image's path, an open fd, or the directory of an offline restore. Raises an
+    ``source`` is an image's path, an open fd, or the directory of an offline restore; ``legacy`` is
+    as in `extract_ao`. Raises an
     error of `libxlsr.errors`; then, and when an exception interrupts it, there is no output.
     """
     ctx = Context()
@@ -84,5 +89,6 @@ def extract(
                 deadline=deadline,
                 on_progress=on_progress,
                 to_eof=not isinstance(source, int),
+                legacy=legacy,
             ),
         )

@@ -208,7 +208,10 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
     """Why there is nothing to walk over; None where there is."""
     kind = image.kind
     if kind is None:
-        message = "this is no Xen image, expected an xl, libxl or libxc header, or compressed data"
+        message = (
+            "this is no Xen image, expected an xl, libxl or libxc header, or compressed data; of a "
+            "bare HVM guest's from a 32-bit Xen 4.5 or older, libxlsr convert --legacy makes one"
+        )
         return Finding("unrecognised", message, offset=0)
     if expected not in ("auto", kind):
         return Finding(
@@ -217,7 +220,10 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
             offset=0,
         )
     if kind == "legacy":
-        message = "this is an image of Xen 4.5 or older, expected a migration-v2 stream"
+        message = (
+            "this is an image of Xen 4.5 or older, expected a migration-v2 stream; "
+            "libxlsr convert makes one of it"
+        )
         return Finding("legacy-image", message, offset=0)
     return None
 

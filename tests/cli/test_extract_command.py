@@ -11,6 +11,7 @@ import pytest
 from libxlsr.cli.main import main
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.legacy import LegacyImage
 
 
 @pytest.fixture
@@ -41,10 +42,22 @@ def test_an_offline_restore(image: StreamBuilder, capsys: pytest.CaptureFixture[
     assert Path("out").stat().st_size == 32 * PAGE_SIZE
 
 
+def test_an_old_image_that_only_the_option_tells(
+    image: StreamBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = LegacyImage("hvm", width=4, xl_header=None)
+    Path("old").write_bytes(old.build())
+    assert main(["extract", "old", "out"]) == 1
+    assert "--legacy" in capsys.readouterr().err
+    assert main(["extract", "--legacy", "--frames", "3", "old", "out"]) == 0
+    assert Path("out").read_bytes() == old.page(3)
+
+
 def test_exit_codes(image: StreamBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     Path("cut").write_bytes(Path("image").read_bytes()[:9999])
     assert main(["extract", "cut", "out"]) == 1
     assert main(["extract", "image", "out", "--cr3", "0x1000"]) == 2
+    assert main(["extract", "image", "out", "--frames", "0x100-0x1ff"]) == 2
     assert main(["extract", "missing", "out"]) == 3
     assert main(["extract", "image", "image"]) == 3
     for wrong in (["--frames", "9-3"], ["--frames", "x"], ["--vaddr", "-5"], ["--format", "zip"]):

@@ -201,5 +201,12 @@ def test_another_address_space(tmp_path: Path) -> None:
     request = Request("raw", vaddr=(PAGE_SIZE * 3, PAGE_SIZE * 4 - 1), cr3=0x6000)
     extract(image, tmp_path / "raw", request)
     assert (tmp_path / "raw").read_bytes() == paging.table_page(KERNEL_TABLES[3])
-    with pytest.raises(libxlsr.StreamError, match="no contents for the virtual addresses"):
+    with pytest.raises(libxlsr.UsageError, match="no contents for the virtual addresses"):
         extract(image, tmp_path / "none", Request("raw", vaddr=(0, PAGE_SIZE)))
+
+
+def test_another_address_space_where_paging_is_off(tmp_path: Path) -> None:
+    image = save(paging.hvm({"cr0": 1}, pages=4), tmp_path / "image")
+    with pytest.raises(libxlsr.UsageError, match=r"paging switched off.*CR3 0x6000"):
+        extract(image, tmp_path / "raw", Request("raw", vaddr=(0, 99), cr3=0x6000))
+    extract(image, tmp_path / "raw", Request("raw", vaddr=(0, 99)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import libxlsr
-from libxlsr.extract.request import Request
+from libxlsr.extract.request import FORMATS, Request
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.page_types import (
     XEN_DOMCTL_PFINFO_BROKEN,
@@ -104,8 +104,11 @@ def test_a_range_of_frames_begins_with_its_first(tmp_path: Path) -> None:
 
 def test_a_range_of_which_the_image_has_nothing(tmp_path: Path) -> None:
     image = save(StreamBuilder("pv", pages=32), tmp_path / "image")
-    with pytest.raises(libxlsr.StreamError, match="no contents for the frames 0x20 to 0x30"):
-        extract(image, tmp_path / "raw", Request("raw", frames=(0x20, 0x30)))
+    for name in FORMATS:
+        with pytest.raises(
+            libxlsr.UsageError, match=r"frames 0x20 to 0x30; the highest .* is 0x1f"
+        ):
+            extract(image, tmp_path / "raw", Request(name, frames=(0x20, 0x30)))
     assert os.listdir(tmp_path) == ["image"]
 
 
