@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import libxlsr
-from libxlsr.cli.report import Report
+from libxlsr.cli.report import OutputError, Report, printing
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 
 EXIT_CODES = """\
@@ -59,13 +59,16 @@ def run(options: argparse.Namespace) -> int:
             report.error(error)
         except KeyboardInterrupt as interrupt:  # where it is no event of a loop (cli/signals.py)
             report.error(Aborted(f"aborted by {str(interrupt) or 'SIGINT'}"))
-        sys.stdout.flush()
+        with printing():
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone
         _drop_output()
     except OSError as error:
         # What is expected to fail says itself what it was; this is the rest, printing above all.
+        lost = isinstance(error, OutputError)
+        doing = "can't write to standard output" if lost else "the system refused a call"
         _drop_output()
-        Report(json=False).error(TargetError.from_oserror(error, "the system refused a call"))
+        Report(json=False).error(TargetError.from_oserror(error, doing))
         return TargetError.exit_code
     return code
 

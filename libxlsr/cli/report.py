@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,21 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else printable(text, LINE_MAX)
 
 
+class OutputError(OSError):
+    """Standard output can't be written, for another reason than that nobody reads it."""
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Whatever the system says against printing is an OutputError, or BrokenPipeError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from error
+
+
 class Report:
     """Says things, in the one way or the other."""
 
@@ -39,12 +56,14 @@ class Report:
     def line(self, text: str) -> None:
         """A line for people; nothing with ``--json``."""
         if not self.json:
-            print(one_line(text))
+            with printing():
+                print(one_line(text))
 
     def event(self, event: str, **members: Any) -> None:
         """An object for machines; nothing without ``--json``."""
         if self.json:
-            print(json.dumps({"event": event, **members}), flush=True)
+            with printing():
+                print(json.dumps({"event": event, **members}), flush=True)
 
     def error(self, error: LibxlsrError) -> None:
         """What went wrong, and what went wrong after it."""

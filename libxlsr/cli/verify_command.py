@@ -51,7 +51,10 @@ def add_parser(commands: Any) -> None:
         "-j", "--jobs", type=_jobs, default=1, metavar="N", help="verify N files at a time"
     )
     parser.add_argument(
-        "-q", "--quiet", action="store_true", help="print nothing; the exit code says it"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing of what can be read; the exit code says it",
     )
     parser.add_argument("--json", action="store_true", help="JSON objects, one a line")
     parser.add_argument(

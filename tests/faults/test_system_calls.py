@@ -159,7 +159,8 @@ def _unclean(case: Case, whole: list[str]) -> Iterator[str]:
         yield "a process was left behind"
     if "output" in case.files:
         # All was done, but for saying so.
-        if case.code != 0 and "refused a call" not in case.stderr:
+        said = re.search("refused a call|can't write to standard output", case.stderr)
+        if case.code != 0 and not said:
             yield "it failed, and the output is there"
         if set(case.files) != set(whole):
             yield "the output is incomplete"
