@@ -208,7 +208,9 @@ class Checks(Visitor):
     def _libxc_record(self, record_type: int) -> None:
         rank = _RANK.get(record_type)
         if rank is not None:
-            if rank < self._rank:
+            # (convert-legacy-stream keeps the order of the old image.)
+            converted = self.domain is not None and self.domain.is_legacy_converted
+            if rank < self._rank and not converted:
                 self.report("libxc-unusual-order", "Xen writes it earlier")
             self._rank = max(self._rank, rank)
         if record_type in _ONCE_A_STATE and record_type in self._section:
