@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from libxlsr.errors import UsageError
 from libxlsr.operations.source_fd import Source
+
+if TYPE_CHECKING:  # it takes long to import, and verify needs none
+    from pathlib import Path
 
 _LAST_ADDRESS = (1 << 64) - 1
 
@@ -31,6 +34,8 @@ def output_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             "standard output is not written to; name a file (./- for one of that name)"
         )
+    from pathlib import Path
+
     return Path(text)
 
 
