@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from libxlsr.targets.timeouts import Timeouts
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.target import XenOptions
 
+logger = logging.getLogger(__name__)
+
 
 class Adapter:
     """Restores on the running asyncio loop, of whatever kind that is; it drives a `Context` there.
@@ -33,6 +36,10 @@ class Adapter:
     TargetError when it can't be started. To be made inside a coroutine. As an async context manager
     it aborts, at its end, what still runs, and waits until that is undone. What is started on an
     adapter that is closed raises RuntimeError.
+
+    A callback on the context that raises, the caller's or one of ours, aborts all the adapter's
+    restores, since any of them may wait for what it was to do. Each is undone and ends with a
+    TargetError; the loop's exception handler gets the exception.
 
     It belongs to the process that made it. In a forked child it starts nothing, who waits for a
     restore gets RuntimeError, and what unwinds there undoes nothing.
@@ -126,9 +133,13 @@ class Adapter:
         if self.ctx.forked:
             raise RuntimeError("the adapter belongs to the process that forked this one")
 
-    def _raised(self, _error: BaseException) -> None:
+    def _raised(self, error: BaseException) -> None:
+        """A callback raised; which restore waits for what it was to do, nobody knows."""
         if self.ctx.forked:
             self._wake_all()
+            return
+        for restoration in tuple(self._running):
+            restoration._broken_by(error)
 
     def _wake_all(self) -> None:
         for restoration in self._running:
@@ -152,7 +163,7 @@ class Adapter:
         for restoration in restorations:
             while restoration in self._running and not self.ctx.forked:
                 if self._closed or not can_wait:
-                    run(self.ctx, lambda: not self._running.intersection(restorations))
+                    self._undo_blocking(restorations)
                     break
                 try:
                     await restoration._over.wait()
@@ -162,3 +173,13 @@ class Adapter:
                     interrupted, can_wait = error, False
         if interrupted is not None:
             raise interrupted
+
+    def _undo_blocking(self, restorations: tuple[Restoration, ...]) -> None:
+        while self._running.intersection(restorations):
+            try:
+                run(self.ctx, lambda: not self._running.intersection(restorations))
+            except BaseException as error:
+                if self.ctx.forked:
+                    raise
+                logger.warning("while a restore was undone: %r", error)
+                self._raised(error)

@@ -80,21 +80,25 @@ class Driver:
 
     def _dispatch(self, ready: dict[int, int]) -> None:
         try:
-            self._ctx.dispatch(ready)
+            try:
+                self._ctx.dispatch(ready)
+            finally:
+                self._follow()
         except BaseException as error:
             self._on_raised(error)
+            if self._wanted and not self._ctx.forked:
+                self._schedule()
             raise
-        finally:
-            self._follow()
 
     # Making the loop wait for what the context waits for.
 
     def _follow(self) -> None:
         if self._ctx.forked:
             return
-        wanted, self._wanted = self._wanted, {}
-        for fd, interest in wanted.items():
+        while self._wanted:
+            fd, interest = next(iter(self._wanted.items()))
             self._register(fd, interest)
+            del self._wanted[fd]  # not where the loop had no room for it: it is tried again
         timeout = 0.0 if self._always_ready else self._ctx.timeout()
         if timeout == 0:
             self._schedule()

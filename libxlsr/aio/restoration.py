@@ -9,15 +9,20 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable
 
-from libxlsr.errors import Aborted, LibxlsrError
-from libxlsr.events import Ao
+from libxlsr.errors import Aborted, LibxlsrError, TargetError
+from libxlsr.events import Ao, TimeEvent
 from libxlsr.operations.progress import Progress, RestoreResult
 from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.waiting import RAISED_MAX
 
 if TYPE_CHECKING:
     from libxlsr.aio.adapter import Adapter
 
 logger = logging.getLogger(__name__)
+
+UNDOING_MAX = 300.0
+"""Seconds after which a restore that an exception broke is waited for no more. Undoing may take
+120 s, for a domain's devices; but for what the exception kept from coming it waits in vain."""
 
 
 class Restoration:
@@ -39,6 +44,8 @@ class Restoration:
         self._unread: deque[Progress] = deque()
         self._news = asyncio.Event()
         self._over = asyncio.Event()
+        self._raised = 0
+        self._patience: TimeEvent | None = None
 
     async def __aenter__(self) -> Restoration:
         if self._ao is not None:
@@ -79,11 +86,11 @@ class Restoration:
 
     async def result(self) -> RestoreResult:
         """Wait for the result. Raises an error of `libxlsr.errors`; then everything is undone."""
-        ao = self._started()
+        self._started()
         await self._over.wait()
         if self in self._adapter._running:
             self._adapter._check_usable()
-        return ao.result()
+        return self._outcome()
 
     def abort(self, reason: LibxlsrError | None = None) -> None:
         """Give up; ``result`` raises ``reason`` (default: Aborted) when everything is undone."""
@@ -101,9 +108,40 @@ class Restoration:
         self._news.set()
 
     def _done(self, _ao: Ao[RestoreResult]) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._adapter._running.discard(self)
-        self._resources.close()
-        self._wake()
+        if self._patience is not None:
+            self._patience.deregister()
+        try:
+            self._resources.close()
+        finally:
+            self._wake()
+
+    def _broken_by(self, raised: BaseException) -> None:
+        """A callback raised, without which this may never get on: abort it, with a limit."""
+        self._raised += 1
+        if self._raised == 1:
+            self._patience = self._adapter.ctx.call_later(UNDOING_MAX, self._leave_behind)
+            self._started().abort(_as_error(raised))
+        elif self._raised == RAISED_MAX:
+            self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """Wait no longer for it to be undone."""
+        error = self._started().aborting
+        if error is not None:
+            error.later.append(TargetError("the restore was not undone to its end"))
+        logger.error("a restore was not undone to its end: %s", error)
+        self._end()
+
+    def _outcome(self) -> RestoreResult:
+        """Of one that is over: its result, or its error, which is raised."""
+        ao = self._started()
+        if not ao.done and ao.aborting is not None:  # it was left behind
+            raise ao.aborting
+        return ao.result()
 
     def _wake(self) -> None:
         """Wake who waits: this is over, or the adapter was closed."""
@@ -119,9 +157,21 @@ class Restoration:
     def _say_what_is_left(self) -> None:
         """The canceller hears neither of a result that came too late to be undone nor of errors."""
         try:
-            result = self._started().result()
+            result = self._outcome()
         except LibxlsrError as error:
             for later in error.later:
                 logger.error("while a cancelled restore was undone: %s", later)
         else:
             logger.warning("cancelled too late: %s was restored", result.guest.where)
+
+
+def _as_error(raised: BaseException) -> LibxlsrError:
+    """The error of one restore whose loop met an exception; each has its own ``later``."""
+    if not isinstance(raised, Exception):
+        return Aborted(f"interrupted by {type(raised).__name__}")
+    error = TargetError(
+        f"internal error: a callback on the restore's event loop raised {raised!r}",
+        remedy="asyncio's exception handler was given its traceback",
+    )
+    error.__cause__ = raised
+    return error
