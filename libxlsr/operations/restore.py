@@ -34,6 +34,7 @@ from libxlsr.source.opening import Opened, Opening
 from libxlsr.stream.machine import Trace
 from libxlsr.stream.reader import StreamReader
 from libxlsr.stream.record import Record
+from libxlsr.targets.as_error import as_error
 from libxlsr.targets.base import (
     CheckpointDone,
     Done,
@@ -241,7 +242,11 @@ class _Restore:
                 self._journal.enter(Phase.RECORDS)
                 done(error)
 
-        self._target.restore_libxc(stream, finished)
+        self._call(
+            "let the target read the memory",
+            lambda: self._target.restore_libxc(stream, finished),
+            lambda error: finished(None, error),
+        )
 
     def _libxc_done(self, outcome: LibxcOutcome) -> None:
         self._advance(outcome.consumed)
@@ -416,7 +421,11 @@ class _Restore:
                 assert error is not None
                 self._fail(error)
 
-        self._target.finish(finished)
+        self._call(
+            "let the target finish",
+            lambda: self._target.finish(finished),
+            lambda error: finished(None, error),
+        )
 
     def _opening_closed(self) -> None:
         self._opening = None
@@ -478,7 +487,9 @@ class _Restore:
         if self._reader is not None:
             self._reader.abort(error)
         if self._target_calls:
-            self._target.abort(error)
+            self._call(
+                "stop the target's call", lambda: self._target.abort(error), self._note_later
+            )
         self._check_all_finished()
 
     def _note_later(self, error: LibxlsrError | None) -> None:
@@ -507,7 +518,11 @@ class _Restore:
             self._ao.abort(error)
             self._ao.fail(error)
 
-        self._target.rollback(rolled_back)
+        self._call(
+            "let the target undo everything",
+            lambda: self._target.rollback(rolled_back),
+            rolled_back,
+        )
 
     # -- small things
 
@@ -523,7 +538,16 @@ class _Restore:
             else:
                 done(error)
 
-        call(finished)
+        self._call("let the target do its part", lambda: call(finished), finished)
+
+    def _call(
+        self, doing: str, call: Callable[[], None], failed: Callable[[LibxlsrError], None]
+    ) -> None:
+        """Call the target. It must not raise; if it does, its *done* would never come."""
+        try:
+            call()
+        except Exception as error:
+            self._ctx.call_soon(failed, as_error(error, doing))
 
     def _stop_stall_watch(self) -> None:
         if self._stall_watch is not None:

@@ -4,7 +4,8 @@ The rules that every target keeps:
 
 * One call at a time. Each of ``prepare``, ``restore_libxc``, ``emulator_xenstore_data``,
   ``emulator_context``, ``finish`` and ``rollback`` is given a *done* callback, and calls it exactly
-  once, from the event loop, never from inside the call itself.
+  once, from the event loop, never from inside the call itself. It does not raise; what is raised
+  nevertheless counts as the call's error.
 * ``abort(reason)`` makes the call in flight stop soon; its *done* then comes with an error. With no
   call in flight it does nothing.
 * After any error the restore calls ``rollback``, and nothing else. It undoes everything, whatever

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Callable, Protocol
 
-from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context, ImmediateEvent
+from libxlsr.targets.as_error import as_error
 from libxlsr.targets.base import Done
-
-log = logging.getLogger(__name__)
 
 
 class Step(Protocol):
@@ -113,21 +111,3 @@ class Chain:
             self._current = None
             error = as_error(failure, self._doing)
         self._ctx.call_soon(self._done, error)
-
-
-def as_error(error: Exception, doing: str) -> LibxlsrError:
-    """The error itself, or a TargetError for a system call's, or for what must not happen.
-
-    The latter names the exception, has it as its cause, and its traceback goes to the debug log.
-    """
-    if isinstance(error, LibxlsrError):
-        return error
-    if isinstance(error, OSError):
-        return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
-    log.debug("internal error: could not %s", doing, exc_info=error)
-    internal = TargetError(
-        f"internal error: could not {doing}: {type(error).__name__}: {error}",
-        remedy="please report it, with what is logged at level debug",
-    )
-    internal.__cause__ = error
-    return internal

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from libxlsr.errors import LibxlsrError, StreamError, UsageError
 from libxlsr.events import Context, TimeEvent
 from libxlsr.formats import libxl, xl
+from libxlsr.targets.as_error import as_error
 from libxlsr.targets.base import (
     Done,
     FinishDone,
@@ -42,7 +43,7 @@ from libxlsr.targets.xen.overrides import apply_overrides
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper, Rings, rewind
 from libxlsr.targets.xen.restore_helper.spare import SpareHelper
 from libxlsr.targets.xen.rollback import Rollback
-from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
+from libxlsr.targets.xen.steps import Call, Chain, Step, Wait
 from libxlsr.targets.xen.undo import Undo, summary
 from libxlsr.xen.hostinfo import DomainInfo
 from libxlsr.xen.watches import Watches

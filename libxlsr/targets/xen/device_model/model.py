@@ -28,6 +28,7 @@ from typing import Any, Callable
 from libxlsr.errors import LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, TimeEvent
 from libxlsr.formats.text import printable
+from libxlsr.targets.as_error import as_error
 from libxlsr.targets.base import Done
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.device_model import emulator_state
@@ -36,7 +37,7 @@ from libxlsr.targets.xen.device_model.log_file import LOG_DIR, last_line, open_l
 from libxlsr.targets.xen.device_model.process import DOING, Process
 from libxlsr.targets.xen.device_model.program import program_of
 from libxlsr.targets.xen.device_model.qmp import Answer, QmpClient, QmpError, QmpLost
-from libxlsr.targets.xen.steps import Call, Chain, Step, Wait, as_error
+from libxlsr.targets.xen.steps import Call, Chain, Step, Wait
 from libxlsr.xen.xenstore import Xenstore
 
 log = logging.getLogger(__name__)

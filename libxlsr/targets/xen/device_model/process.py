@@ -15,8 +15,8 @@ from typing import Callable
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
+from libxlsr.targets.as_error import as_error
 from libxlsr.targets.base import Done
-from libxlsr.targets.xen.steps import as_error
 
 DOING = "start the device model"
 
