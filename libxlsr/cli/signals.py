@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from libxlsr.errors import Aborted
 from libxlsr.events import READ, Ao, Context
-from libxlsr.operations.waiting import wait
+from libxlsr.operations.waiting import undo, wait
 
 T = TypeVar("T")
 
@@ -23,7 +23,14 @@ def run_abortable(ctx: Context, ao: Ao[T]) -> T:
     One of SIGNALS aborts it, and so does whatever else ends the loop, so that on return everything
     is done or undone. So does the end of whoever reads what it prints.
     """
-    with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+    with ExitStack() as catching:
+        try:
+            catching.enter_context(
+                caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}")))
+            )
+        except OSError:  # there is no pipe to be had
+            undo(ctx, ao)
+            raise
         try:
             return wait(ctx, ao)
         except BrokenPipeError:
@@ -41,14 +48,14 @@ def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
         for number in os.read(read_end, 64):
             on_signal(signal.Signals(number).name)
 
-    with ExitStack() as undo:
+    with ExitStack() as stack:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        undo.callback(os.close, write_end)
-        undo.callback(os.close, read_end)
+        stack.callback(os.close, write_end)
+        stack.callback(os.close, read_end)
         event = ctx.watch_fd(read_end, READ, readable, what="signals")
-        undo.callback(event.deregister)
+        stack.callback(event.deregister)
         previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        undo.callback(signal.set_wakeup_fd, previous_fd)
+        stack.callback(signal.set_wakeup_fd, previous_fd)
         for number in SIGNALS:
-            undo.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
         yield
