@@ -28,7 +28,7 @@ def run_abortable(ctx: Context, ao: Ao[T]) -> T:
             catching.enter_context(
                 caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}")))
             )
-        except OSError:  # there is no pipe to be had
+        except BaseException:  # there is no pipe to be had, or a signal came before it was caught
             undo(ctx, ao)
             raise
         try:
