@@ -180,6 +180,8 @@ def _log_transition(trigger: str, source: State, dest: State) -> None:
 
 def _output(options: argparse.Namespace, choice: Choice) -> Path | None:
     output: Path | None = options.output
+    if output == Path("-"):
+        raise UsageError("--output -: a guest is restored into a directory, not into a pipe")
     if output is None and choice.target == "image":
         stem = "restored" if options.image == "-" else Path(options.image).name.split(".")[0]
         return Path(f"{stem or 'restored'}.guest")

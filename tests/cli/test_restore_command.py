@@ -210,6 +210,12 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "usage: libxlsr" in capsys.readouterr().err
 
 
+def test_a_pipe_is_no_place_for_a_guest(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["restore", image, "--target", "image", "--output", "-"]) == 2
+    assert "a guest is restored into a directory" in capsys.readouterr().err
+    assert not Path("-").exists()
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["--version"], ["restore", "--help"]):
         with pytest.raises(SystemExit) as caught:
