@@ -86,6 +86,7 @@ class DeviceModel:
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
         self._deadline: TimeEvent | None = None
+        self._hung_up: QmpLost | None = None
         self._error: LibxlsrError | None = None
 
     @property
@@ -105,6 +106,8 @@ class DeviceModel:
 
     def check(self) -> None:
         """Raises what has gone wrong with it since it was ready."""
+        if self._error is None and self._hung_up is not None:
+            self._fail(self._hung_up)
         if self._error is not None:
             raise self._error
 
@@ -301,6 +304,7 @@ class DeviceModel:
         """No more QMP. One that hung up has most often ended, and how is the better message."""
         self._stop_asking()
         if isinstance(error, QmpLost):
+            self._hung_up = error
             self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
         else:
             self._fail(error)

@@ -231,6 +231,8 @@ def test_it_hangs_up_while_others_take_their_steps(start: Start, ctx: Context) -
     started.wait_until_ready()
     assert any("QMP" in what for what in ctx.registered())
     run_until(ctx, lambda: not any("QMP" in what for what in ctx.registered()))
+    with pytest.raises(TargetError, match="it hung up"):
+        started.model.check()  # what a restore does at its end, whether its last words are there
     assert "it hung up" in str(started.wait())
 
 
