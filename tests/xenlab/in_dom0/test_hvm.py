@@ -23,7 +23,8 @@ from .twins import look_at
 
 # What the guest of the example in the tree had counted to when it was saved.
 EXAMPLE_COUNT = 19
-KINDS = ["tiny", "devices", "seabios", pytest.param("linux", marks=pytest.mark.slow)]
+LINUX = pytest.param("linux", marks=pytest.mark.slow)
+KINDS = ["tiny", "devices", "seabios", LINUX]
 
 
 @pytest.fixture(params=KINDS)
@@ -89,6 +90,12 @@ def test_it_goes_on_and_is_like_xl_s_own(hvm_guest: HvmGuest) -> None:
     assert of_xl.unlisted_differences(ours) == {}
 
 
+# Devices come back four times here, two and a half minutes; test_devices.py has that of others.
+@pytest.mark.parametrize(
+    "hvm_guest",
+    ["tiny", pytest.param("devices", marks=pytest.mark.slow), "seabios", LINUX],
+    indirect=True,
+)
 def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) -> None:
     again = tmp_path / "again.save"
     xl("restore", str(hvm_guest.image))
