@@ -75,11 +75,13 @@ def _read_nowait(fd: int, size: int) -> bytearray | None:
 
 
 def _receive(fd: int, size: int) -> bytes:
-    sock = socket.socket(fileno=fd)
+    blocking = os.get_blocking(fd)
+    sock = socket.socket(fileno=fd)  # where there is a default timeout, it blocks no longer
     try:
         return sock.recv(size, socket.MSG_DONTWAIT)
     finally:
         sock.detach()
+        os.set_blocking(fd, blocking)
 
 
 def _splice(fd: int, size: int) -> bytes:

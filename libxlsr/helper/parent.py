@@ -131,6 +131,7 @@ class Helper:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 ours_too.callback(ours.close)
                 theirs_only.callback(theirs.close)
+                theirs.setblocking(True)  # whatever socket.setdefaulttimeout() was told
                 stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
                 ours_too.callback(os.close, stderr_read)
                 theirs_only.callback(os.close, stderr_write)

@@ -80,6 +80,16 @@ def test_nothing_to_read_is_no_wait(ends: list[int]) -> None:
     assert os.get_blocking(ends[0])
 
 
+def test_a_default_timeout_does_not_change_the_fd(
+    ends: list[int], request: pytest.FixtureRequest
+) -> None:
+    socket.setdefaulttimeout(30)
+    request.addfinalizer(lambda: socket.setdefaulttimeout(None))
+    os.write(ends[1], b"x")
+    assert read_ready_for(ends[0])(ends[0], 8) == b"x"
+    assert os.get_blocking(ends[0])
+
+
 @pytest.mark.usefixtures("rescue")
 def test_the_datacopier_goes_on_when_somebody_else_was_first(ctx: Context, ends: list[int]) -> None:
     results: list[CopyResult] = []

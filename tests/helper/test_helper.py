@@ -9,6 +9,7 @@ import re
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any, Callable
 import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
-from libxlsr.events import Context
+from libxlsr.events import Child, Context
 from libxlsr.helper import parent
 from libxlsr.helper.parent import Helper
 from libxlsr.testing.faulty_worker import ERRORS
@@ -73,6 +74,22 @@ def run(ctx: Context, args: dict[str, Any], **options: Any) -> Told:
     run_until(ctx, lambda: bool(told.done))
     assert helper.pid is None
     return told
+
+
+def test_a_default_timeout_of_sockets_is_not_the_childs(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    spawn, blocking = Child.spawn, []
+
+    def recorded(*args: Any, **options: Any) -> Child:
+        blocking.append(os.get_blocking(options["pass_fds"][0]))
+        return spawn(*args, **options)
+
+    monkeypatch.setattr(Child, "spawn", recorded)
+    socket.setdefaulttimeout(30)
+    request.addfinalizer(lambda: socket.setdefaulttimeout(None))
+    assert run(ctx, {"a": 1}).done == [({"args": {"a": 1}}, None)]
+    assert blocking == [True]
 
 
 def test_the_result(ctx: Context) -> None:

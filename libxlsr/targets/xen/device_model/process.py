@@ -56,6 +56,7 @@ class Process:
         started; whether the program can comes with ``await_pid``."""
         ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with control:
+            control.setblocking(True)  # whatever socket.setdefaulttimeout() was told
             ours.setblocking(False)
             self._control = ours
             self._keeper = Child.spawn(
