@@ -18,7 +18,7 @@ from libxlsr.events import Context, TimeEvent
 from libxlsr.helper.parent import Helper, LogCallback
 from libxlsr.targets.base import Done
 from libxlsr.targets.xen.devices import hotplug
-from libxlsr.targets.xen.devices.plan import Device, Plan, batches
+from libxlsr.targets.xen.devices.plan import Device, Plan, batch_words, batches
 from libxlsr.targets.xen.devices.timed_child import TimedChild
 from libxlsr.targets.xen.steps import Step, Wait
 from libxlsr.targets.xen.undo import summary
@@ -98,7 +98,7 @@ class Attaching:
             self._helper.begin({"domid": domid})
         self._done = done
         self._batch = batch
-        self._doing = f"attaching the {', the '.join(device.words for device in batch)}"
+        self._doing = f"attaching the {batch_words(batch)}"
         if self._timeout is not None:
             self._within(BACKEND_TIMEOUT + self._timeout * len(batch))
         self._send()
@@ -118,14 +118,7 @@ class Attaching:
         reply, self._reply = self._reply, None
         if reply is not None:
             batch, self._batch = self._batch, []
-            reply(
-                {
-                    "devices": [
-                        {"kind": device.kind, "json": device.json, "words": device.words}
-                        for device in batch
-                    ]
-                }
-            )
+            reply({"devices": [device.work() for device in batch]})
 
     def _asked(
         self, _name: str, _args: dict[str, Any], reply: Callable[[dict[str, Any]], None]

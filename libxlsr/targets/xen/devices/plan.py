@@ -8,7 +8,7 @@ while no device model runs (libxl__dm_check_start). QEMU takes them up when they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ JSON_MAX = 16 * 1024
 BATCH_MAX = 32 * 1024
 """How much JSON a child gets at once: half of what a message to it may hold."""
 
+NAMED_MAX = 4
+"""How many devices of a batch an error names."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -32,6 +35,10 @@ class Device:
     kind: str
     json: Mapping[str, Any]
     words: str
+
+    def work(self) -> dict[str, Any]:
+        """What the child that attaches it is told."""
+        return {"kind": self.kind, "json": self.json, "words": self.words}
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,13 @@ def disk_words(disk: Disk) -> str:
     return f"disk {disk.vdev} ({disk.path})" if disk.path else f"disk {disk.vdev}"
 
 
+def batch_words(batch: Sequence[Device]) -> str:
+    """The devices as they are named in an error."""
+    words = ", the ".join(device.words for device in batch[:NAMED_MAX])
+    more = len(batch) - NAMED_MAX
+    return words if more <= 0 else f"{words} and {more} more devices"
+
+
 def json_length(device: Device) -> int:
     """How long the device is in a message."""
     return len(json.dumps(device.json))
@@ -83,7 +97,7 @@ def batches(devices: Iterable[Device]) -> Iterator[list[Device]]:
     batch: list[Device] = []
     length = 0
     for device in devices:
-        more = json_length(device)
+        more = len(json.dumps(device.work())) + len(", ")
         if batch and length + more > BATCH_MAX:
             yield batch
             batch, length = [], 0

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from libxlsr.formats import xl
+from libxlsr.helper.protocol import MESSAGE_MAX, encode
 from libxlsr.targets.xen.config import read_config
-from libxlsr.targets.xen.devices.plan import BATCH_MAX, Device, Plan, batches, plan, writable_files
+from libxlsr.targets.xen.devices.plan import (
+    BATCH_MAX,
+    Device,
+    Plan,
+    batch_words,
+    batches,
+    plan,
+    writable_files,
+)
 from libxlsr.targets.xen.libxl_files import userdata
 
 
@@ -75,6 +84,18 @@ def test_batches_are_bounded_and_lose_nothing() -> None:
     assert [device for batch in found for device in batch] == many
     assert len(found) > 1
     assert all(len(json.dumps([d.json for d in batch])) < BATCH_MAX + 1024 for batch in found)
+
+
+def test_a_message_holds_a_batch_of_many_small_devices() -> None:
+    for batch in batches([Device("nics", {}, f"network card {n}") for n in range(2000)]):
+        work = [device.work() for device in batch]
+        assert len(encode("reply", value={"devices": work})) <= MESSAGE_MAX
+
+
+def test_a_large_batch_is_named_in_short() -> None:
+    many = [Device("nics", {}, f"card {n}") for n in range(9)]
+    assert batch_words(many[:2]) == "card 0, the card 1"
+    assert batch_words(many) == "card 0, the card 1, the card 2, the card 3 and 5 more devices"
 
 
 # What libxl finds written down, before it attaches anything and afterwards.
