@@ -114,9 +114,7 @@ class XenTarget:
     def prepare(self, image: ImageDescription, hooks: TargetHooks, done: Done) -> None:
         """Check what can be known, make memory available, make the domain."""
         self._hooks = hooks
-        self._ctx.call_soon(self._prepare, image, done)
 
-    def _prepare(self, image: ImageDescription, done: Done) -> None:
         def steps() -> Iterator[Step]:
             yield Call(self._ctx, lambda: self._check(image))
             if self._options.balloon:
@@ -303,9 +301,7 @@ class XenTarget:
 
     def finish(self, done: FinishDone) -> None:
         """Take the last steps (``_last_steps``), and unpause the domain."""
-        self._ctx.call_soon(self._finish, done)
 
-    def _finish(self, done: FinishDone) -> None:
         def ended(error: LibxlsrError | None) -> None:
             done(None, error) if error is not None else self._let_go(done)
 

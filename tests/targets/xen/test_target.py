@@ -134,6 +134,15 @@ def both(
     return first, second
 
 
+def test_an_abort_right_behind_prepare(ctx: Context, host: Host, image_config: xl.Config) -> None:
+    restore, reason = Running(ctx, image_config, []), TargetError("enough")
+    restore.target.abort(reason)
+    run_until(ctx, lambda: bool(restore.prepared))
+    assert restore.prepared == [reason]
+    assert not host.xen.by_id
+    assert restore.roll_back() is None
+
+
 def test_of_two_with_one_uuid_one_gets_no_domain(
     ctx: Context, host: Host, image_config: xl.Config
 ) -> None:
