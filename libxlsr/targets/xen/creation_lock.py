@@ -27,7 +27,10 @@ LOCK_TIMEOUT = 600.0
 
 LOCK_POLL = 0.1
 
-_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock
+
+def _whole_file(kind: int) -> bytes:
+    """A struct flock."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
 
 
 class CreationLock:
@@ -54,12 +57,14 @@ class CreationLock:
         """Let the lock go, or never have it; closing twice is harmless."""
         fd, self._fd = self._fd, None
         if fd is not None:
+            # A child that was forked meanwhile has the same open file, and would keep the lock.
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
             os.close(fd)
 
     def _poll(self) -> None:
         assert self._fd is not None
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 doing = f"could not lock {self._path}"

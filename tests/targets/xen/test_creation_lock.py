@@ -104,6 +104,18 @@ def test_xl_waits_for_it(still: Context, path: Path) -> None:
     assert subprocess.run(argv, check=False).returncode == 0
 
 
+def test_a_child_that_has_the_open_file_does_not_keep_it(still: Context, path: Path) -> None:
+    """As one has that the program forks meanwhile."""
+    had = Taking(still, path)
+    assert had.lock._fd is not None
+    argv = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=[had.lock._fd]):
+        had.lock.close()
+        again = Taking(still, path)
+        assert again.errors == [None]
+        again.lock.close()
+
+
 def test_two_restores_of_one_process_exclude_each_other(
     clock: FakeClock, still: Context, path: Path
 ) -> None:
