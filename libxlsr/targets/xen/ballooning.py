@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 MIN_DOM0_MEMKB = 128 * 1024
 """LIBXL_MIN_DOM0_MEM: dom0 is never ballooned below this."""
 
-BALLOON_TIMEOUT = 30.0
-"""Seconds that dom0 has to give memory up (xl_vmcontrol.c, freemem)."""
+BALLOON_TIMEOUT = 10.0
+"""Seconds that dom0 has to give up what it is asked for (xl_vmcontrol.c, freemem)."""
+
+BALLOON_ROUNDS = 3
+"""How often it is asked for what is then missing: its target may have been above what it had."""
 
 BALLOON_POLL = 0.1
 
@@ -56,11 +59,18 @@ class Ballooning:
     def start(self, done: Done) -> None:
         """See `Step`."""
         self._done = done
+        self._rounds_left = BALLOON_ROUNDS
+        self._first, self._lowered = self._ask()
+        self._undo.push("dom0's memory target", self._put_back)
+        self._timer = self._ctx.call_later(0, self._poll)
+
+    def _ask(self) -> tuple[int, int]:
+        """Ask dom0 for what is missing; its target before and now, KiB. Raises LibxlsrError."""
+        self._rounds_left -= 1
         self._deadline = self._ctx.now() + BALLOON_TIMEOUT
         before, lowered = self._xenstore.transact(self._lower_target)
         log.info("dom0's memory target goes from %d to %d KiB", before, lowered)
-        self._undo.push("dom0's memory target", lambda: self._put_back(before, lowered))
-        self._timer = self._ctx.call_later(0, self._poll)
+        return before, lowered
 
     def stop(self) -> None:
         """See `Step`."""
@@ -72,21 +82,23 @@ class Ballooning:
     def _lower_target(self, transaction: Transaction) -> tuple[int, int]:
         """Returns what the target was, and what it is now."""
         before = self._dom0_target(transaction)
-        target = before - self._missing()
+        missing = max(0, self._missing())  # a domain that is going may have given some back
+        target = before - missing
         if target < MIN_DOM0_MEMKB:
             raise TargetError(
-                f"dom0 would be left with {target // 1024} MiB, the least is "
+                f"{missing} KiB are missing, and dom0 can give up "
+                f"{max(0, before - MIN_DOM0_MEMKB)} KiB at the most: it keeps "
                 f"{MIN_DOM0_MEMKB // 1024} MiB",
-                remedy=_REMEDY,
+                remedy="free memory by shutting a guest down, or take a host that has more",
             )
         transaction.write(f"{_DOM0_MEMORY}/target", str(target))
         return before, target
 
-    def _put_back(self, before: int, lowered: int) -> None:
+    def _put_back(self) -> None:
         def put_back(transaction: Transaction) -> None:
             # Not what somebody else has chosen since.
-            if transaction.read(f"{_DOM0_MEMORY}/target") == str(lowered):
-                transaction.write(f"{_DOM0_MEMORY}/target", str(before))
+            if transaction.read(f"{_DOM0_MEMORY}/target") == str(self._lowered):
+                transaction.write(f"{_DOM0_MEMORY}/target", str(self._first))
 
         self._xenstore.transact(put_back)
 
@@ -105,22 +117,27 @@ class Ballooning:
     def _poll(self) -> None:
         try:
             missing = self._missing()
+            if missing > 0 and self._ctx.now() >= self._deadline:
+                self._ask_again(missing)
         except LibxlsrError as error:
             self._done(error)
             return
         if missing <= 0:
             self._done(None)
-        elif self._ctx.now() >= self._deadline:
-            self._done(
-                TargetError(
-                    f"dom0 gave up too little memory within {BALLOON_TIMEOUT:.0f} s: "
-                    f"{missing} KiB are missing",
-                    remedy=_REMEDY,
-                )
-            )
         else:
             self._timer = self._ctx.call_later(BALLOON_POLL, self._poll)
 
+    def _ask_again(self, missing: int) -> None:
+        if not self._rounds_left:
+            raise TargetError(
+                f"dom0 gave up too little memory within {BALLOON_ROUNDS * BALLOON_TIMEOUT:.0f} s: "
+                f"{missing} KiB are missing",
+                remedy="free memory with xl mem-set, or by shutting a guest down",
+            )
+        before, lowered = self._ask()
+        if before != self._lowered:  # somebody else has chosen it since
+            self._first = before
+        self._lowered = lowered
+
 
 _DOM0_MEMORY = "/local/domain/0/memory"
-_REMEDY = "free memory with xl mem-set, or by shutting a guest down"
