@@ -11,11 +11,13 @@ from __future__ import annotations
 import copy
 import re
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
+from libxlsr.formats.text import printable
 from libxlsr.formats.xl_config import MEMKB_MAX
 from libxlsr.targets.xen.devices.config import DeviceConfig, default_video_memkb, read_devices
 from libxlsr.xen.scheduling import SchedParams
@@ -41,8 +43,20 @@ _ALTP2M_MODES = {"disabled": 0, "mixed": 1, "external": 2, "limited": 3}
 XENSTORE_KEY = re.compile(r"[A-Za-z0-9_@:-]+(/[A-Za-z0-9_@:-]+)*\Z")
 """A relative xenstore path (docs/misc/xenstore.txt)."""
 
+XENSTORE_KEY_MAX = 1024
+"""Half of what a relative path may have (XENSTORE_REL_PATH_MAX, xs_wire.h); it gets a prefix."""
+
 XENSTORE_VALUE_MAX = 2048
 """In bytes."""
+
+TOOLSTACK_NODES = frozenset(
+    {
+        *("backend", "console", "control", "cpu", "device", "device-model", "domid", "hvmloader"),
+        *("image", "libxl", "memory", "name", "store", "vm"),
+    }
+)
+"""What in a domain's directory the toolstack writes itself, and believes later: destroying a domain
+removes whatever ``vm`` names."""
 
 VMTRACE_MAX_KB = (1 << 22) - 4
 """Xen counts the buffer in bytes, in whole pages, in 32 bits (struct xen_domctl_createdomain)."""
@@ -230,7 +244,7 @@ def read_config(found: xl.Config) -> DomainConfig:
         nodemap=reader.bitmap("b_info", "nodemap"),
         numa_placement=reader.flag("b_info", "numa_placement", default=True),
         e820_host=reader.flag(*own, "e820_host", default=False),
-        xsdata=reader.pairs("c_info", "xsdata"),
+        xsdata=reader.pairs("c_info", "xsdata", reserved=TOOLSTACK_NODES),
         platformdata=reader.pairs("c_info", "platformdata"),
         devices=reader.devices(),
         device_config=read_devices(config),
@@ -252,6 +266,10 @@ def _for_userdata(
     return tree
 
 
+def _fits_xenstore(text: str) -> bool:
+    return len(text.encode()) <= XENSTORE_VALUE_MAX and "\0" not in text
+
+
 class _Reader:
     """Reads members that ``xl.Config`` has no name for."""
 
@@ -268,7 +286,7 @@ class _Reader:
     def choice(self, names: dict[str, int], *path: str, default: str) -> int:
         value = self._config.string(*path) or default
         if value not in names:
-            raise self._wrong(path, f"is {value!r}", ", ".join(names))
+            raise self._wrong(path, f"is '{printable(value, 40)}'", ", ".join(names))
         return names[value]
 
     def timer_mode(self, own: tuple[str, ...]) -> int:
@@ -332,17 +350,20 @@ class _Reader:
             raise self._wrong(path, "is no bitmap", f"a list of numbers from 0 to {limit - 1}")
         return frozenset(value)
 
-    def pairs(self, *path: str) -> tuple[tuple[str, str], ...]:
+    def pairs(self, *path: str, reserved: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
         value = self._config.value(*path)
         if value is None:
             return ()
         if not isinstance(value, dict):
             raise self._wrong(path, "is no object", None)
         for key, text in value.items():
-            if not XENSTORE_KEY.match(key) or not isinstance(text, str):
-                raise self._wrong(path, f"has the key {key[:60]!r}", "relative xenstore paths")
-            if len(text.encode()) > XENSTORE_VALUE_MAX or "\0" in text:
-                raise self._wrong(path, f"has a value that xenstore can't hold ({key})", None)
+            shown = printable(key, 60)
+            if not XENSTORE_KEY.match(key) or len(key) > XENSTORE_KEY_MAX:
+                raise self._wrong(path, f"has the key '{shown}'", "relative xenstore paths")
+            if key.partition("/")[0] in reserved:
+                raise self._wrong(path, f"has the key '{shown}', which is the toolstack's", None)
+            if not isinstance(text, str) or not _fits_xenstore(text):
+                raise self._wrong(path, f"has a value that xenstore can't hold ({shown})", None)
         return tuple(value.items())
 
     def devices(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 from libxlsr.errors import TargetError
+from libxlsr.formats.text import printable
 from libxlsr.targets.xen import memory
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.libxl_files import domid_history
@@ -112,7 +113,7 @@ def cpupool_id(xenstore: Xenstore, name: str | None) -> int:
         if pool.isdigit() and xenstore.read(f"/local/pool/{pool}/name") == name:
             return int(pool)
     raise TargetError(
-        f"there is no CPU pool {name!r} here",
+        f"there is no CPU pool '{printable(name, 80)}' here",
         remedy="make it (xl cpupool-create), or choose another with --config-override pool=NAME",
     )
 

@@ -98,6 +98,24 @@ def test_xenstore_keys_stay_below_the_domain(tree: dict[str, Any], key: str) -> 
         read(tree)
 
 
+@pytest.mark.parametrize("key", ["vm", "name", "memory/target", "x" * 1025])
+def test_keys_that_are_not_the_images(tree: dict[str, Any], key: str) -> None:
+    tree["c_info"]["xsdata"] = {key: "x"}
+    with pytest.raises(StreamError, match="xsdata has the key") as caught:
+        read(tree)
+    assert len(str(caught.value)) < 300
+    tree["c_info"]["xsdata"] = {"vm-data/name": "x"}
+    tree["c_info"]["platformdata"] = {"name": "x"}
+    assert read(tree).platformdata == (("name", "x"),)
+
+
+def test_a_long_name_is_cut_in_the_error(tree: dict[str, Any]) -> None:
+    tree["b_info"]["tsc_mode"] = "n" * 100_000
+    with pytest.raises(StreamError, match="tsc_mode") as caught:
+        read(tree)
+    assert len(str(caught.value)) < 300
+
+
 def test_what_xenstore_holds_is_counted_in_bytes(tree: dict[str, Any]) -> None:
     tree["c_info"]["xsdata"] = {"key": "\u00e4" * 1025}
     with pytest.raises(StreamError, match="xsdata has a value that xenstore can't hold"):
