@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
@@ -42,6 +42,15 @@ def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_bal
     ]
     if not may_balloon:
         problems += memory_problems(config, host)
+    _raise(problems)
+
+
+def check_disks(config: DomainConfig, xenstore: Xenstore) -> None:
+    """The part of ``check`` that others can change while the stream is read. Raises as it does."""
+    _raise([*device_checks.problems(config, xenstore)])
+
+
+def _raise(problems: Sequence[str]) -> None:
     if problems:
         raise TargetError("the domain can't be restored here: " + "; ".join(problems))
 

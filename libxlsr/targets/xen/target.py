@@ -315,6 +315,8 @@ class XenTarget:
         attaching, domid = self._attaching, self._known_domid()
         yield Call(self._ctx, self._check_state)
         yield Call(self._ctx, self._introduce)
+        # Somebody may have taken a disk since: the stream can have taken long.
+        yield Call(self._ctx, lambda: preflight.check_disks(config, xenstore))
         if attaching is not None:
             yield from attaching.steps(domid, attaching.plan.before_device_model)
         if needs_device_model(config):
