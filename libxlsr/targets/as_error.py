@@ -18,7 +18,8 @@ def as_error(error: Exception, doing: str) -> LibxlsrError:
     if isinstance(error, LibxlsrError):
         return error
     if isinstance(error, OSError):
-        return TargetError.from_oserror(error, f"could not {doing} ({error.filename or 'no file'})")
+        file = "" if error.filename is None else f" ({error.filename})"
+        return TargetError.from_oserror(error, f"could not {doing}{file}")
     log.debug("internal error: could not %s", doing, exc_info=error)
     internal = TargetError(
         f"internal error: could not {doing}: {type(error).__name__}: {error}",

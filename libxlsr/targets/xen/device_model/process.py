@@ -126,7 +126,12 @@ class Process:
         def too_late() -> None:
             self._keeper_gone = None
             keeper.destroy()
-            done(TargetError("the device model can't be killed"))
+            done(
+                TargetError(
+                    f"the device model, process {self.pid}, does not end, although it was killed",
+                    remedy="it waits for a device or a file server, and ends when that answers",
+                )
+            )
 
         self._keeper_gone = gone
         timer = self._ctx.call_later(KILLED_TIMEOUT, too_late)
