@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import subprocess
@@ -247,8 +248,9 @@ def test_dom0_gives_up_memory_when_asked(guest: Guest, dom0_memory: int) -> None
 
 @pytest.mark.parametrize("guest", ["pvh"], indirect=True)
 def test_dom0_gets_its_memory_back_when_the_restore_fails(
-    guest: Guest, dom0_memory: int, tmp_path: Path
+    guest: Guest, dom0_memory: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "libxlsr")
     with Xenstore() as xenstore:
         xl("mem-set", "0", f"{dom0_memory}m")
         before = xenstore.read(DOM0_TARGET)
@@ -256,6 +258,7 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
         cut.write_bytes(guest.image.read_bytes()[:100_000])
         with pytest.raises(StreamError):
             restore_file(cut, XenOptions(balloon=True))
+        assert f"dom0's memory target goes from {before} to " in caplog.text
         assert xenstore.read(DOM0_TARGET) == before
 
 
