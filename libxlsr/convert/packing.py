@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 
 from libxlsr.errors import BackendUnavailable
 from libxlsr.formats.framing import Buffer
+from libxlsr.writing import write_all
 
 CODECS = ("gzip", "xz", "zstd")
 
@@ -47,9 +48,7 @@ class _Plain:
         self._fd = fd
 
     def write(self, data: Buffer, /) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, data)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from libxlsr.errors import TargetError
 from libxlsr.extract.frames import Frames, Run
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.writing import pwrite_all
 
 _BUFFER = 512 * 1024
 """Stays in a processor's cache between read and write."""
@@ -31,11 +32,7 @@ class SparseFile:
 
     def write(self, data: Buffer, position: int) -> None:
         """Write bytes that are not the guest's."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, position)
-            view = view[written:]
-            position += written
+        pwrite_all(self.fd, data, position)
 
     def copy_frames(
         self,

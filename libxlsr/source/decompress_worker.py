@@ -7,11 +7,11 @@ reader sees the end of the pipe, what went wrong here has been reported already.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from libxlsr.helper.child import Channel
 from libxlsr.source.codecs import Decompression
+from libxlsr.writing import write_all
 
 
 def run(channel: Channel) -> dict[str, Any]:
@@ -20,9 +20,7 @@ def run(channel: Channel) -> dict[str, Any]:
     plain = Decompression(args["codec"], args["fd_in"], bytes.fromhex(args["prefix"]))
     try:
         for chunk in plain.chunks():
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(args["fd_out"], view) :]
+            write_all(args["fd_out"], chunk)
             channel.progress({"source_bytes": plain.compressed_bytes})
     except BrokenPipeError:
         pass  # the restore has all that it wants, or has failed for reasons of its own

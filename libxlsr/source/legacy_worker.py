@@ -8,7 +8,6 @@ reader sees the end of the pipe, what went wrong here has been reported already.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from libxlsr.errors import StreamError
@@ -16,6 +15,7 @@ from libxlsr.formats import legacy
 from libxlsr.helper.child import Channel
 from libxlsr.source.exact_input import ExactInput
 from libxlsr.source.legacy_stream import LegacyStream
+from libxlsr.writing import write_all
 
 
 def run(channel: Channel) -> dict[str, Any]:
@@ -37,9 +37,7 @@ def run(channel: Channel) -> dict[str, Any]:
         source = ExactInput(args["fd_in"], head)
 
         def write(data: bytes) -> None:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(args["fd_out"], view) :]
+            write_all(args["fd_out"], data)
             channel.progress({"source_bytes": args["offset"] + source.offset})
 
         LegacyStream(source, kind, write).convert()

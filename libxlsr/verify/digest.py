@@ -20,6 +20,7 @@ from typing import IO
 from libxlsr.formats import page_types
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.verify.frame_map import CHUNK_FRAMES, CHUNK_SHIFT, HAS_DATA, NAMED, FrameMap
+from libxlsr.writing import pwrite_all
 
 _NAME = "libxlsr-1"
 FRAME_DIGEST_SIZE = 16
@@ -129,7 +130,8 @@ class GuestDigest:
             count = min(len(digests) // FRAME_DIGEST_SIZE, CHUNK_FRAMES - place)
             slot = self._slots.setdefault(gfn >> CHUNK_SHIFT, len(self._slots))
             piece = digests[: count * FRAME_DIGEST_SIZE]
-            os.pwrite(self._file.fileno(), piece, (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE)
+            offset = (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE
+            pwrite_all(self._file.fileno(), piece, offset)
             digests = digests[len(piece) :]
             gfn += count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 import libxlsr
 from libxlsr.events import Context, run
 from libxlsr.extract.request import LAST_ADDRESS, Request
+from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_XTAB
 from libxlsr.operations.extract import extract, extract_ao
 from libxlsr.operations.progress import Progress
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.pages import stamped_page
 from libxlsr.testing.paging import save
+
+from ..limits import file_size_limit
 
 RAW = Request("raw")
 
@@ -51,6 +56,21 @@ def test_what_follows_the_image_is_refused(image: Path, tmp_path: Path) -> None:
     with pytest.raises(libxlsr.StreamError, match="something follows"):
         extract(image, tmp_path / "raw", RAW)
     assert os.listdir(tmp_path) == ["image"]
+
+
+def test_a_full_disk_while_the_pages_are_located(tmp_path: Path) -> None:
+    """Eight bytes a frame: a limit that only they meet, in the middle of a run of frames."""
+    run = range(24_990, 25_010)
+    absent = {gfn: XEN_DOMCTL_PFINFO_XTAB for gfn in range(run.stop) if gfn not in run}
+    image = save(StreamBuilder("pvh", pages=run.stop, types=absent), tmp_path / "image")
+    last = Request("raw", frames=(run[-1], run[-1]))
+    with file_size_limit(25_000 * 8), pytest.raises(libxlsr.TargetError) as raised:
+        extract(image, tmp_path / "raw", last)
+    assert raised.value.errno == errno.EFBIG
+    assert os.listdir(tmp_path) == ["image"]
+    with file_size_limit(run.stop * 8):
+        extract(image, tmp_path / "raw", last)
+    assert (tmp_path / "raw").read_bytes() == stamped_page(run[-1])
 
 
 @pytest.mark.parametrize("phase", ["preparing", "memory", "records", "finishing"])

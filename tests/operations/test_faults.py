@@ -16,7 +16,6 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from libxlsr.testing.leaks import children
 from libxlsr.testing.offline import restore_bytes
 from libxlsr.testing.pages import PageBatch
 from libxlsr.testing.stepping import run_until, run_until_idle
+
+from ..limits import file_size_limit
 
 DATA = StreamBuilder("hvm").build()
 
@@ -165,16 +166,6 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(64 << 10))
     target_error(DATA, small_disk / "g", errno.ENOSPC)
     assert os.listdir(small_disk) == ["other"]
-
-
-@contextmanager
-def file_size_limit(nbytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:

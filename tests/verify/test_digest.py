@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+import re
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,7 +15,9 @@ from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import PageBatch, stamped_page
+from libxlsr.verify.digest import FRAME_DIGEST_SIZE, GuestDigest
 
+from ..limits import file_size_limit
 from .verify_images import KINDS, verify_bytes, verify_stream
 
 
@@ -130,3 +136,11 @@ def test_a_p2m_that_begins_with_a_gap_has_none() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_each_guest_has_one(kind: dict[str, Any]) -> None:
     assert digest(StreamBuilder(**kind)).startswith("libxlsr-1:")
+
+
+def test_a_full_disk_is_an_error_and_no_other_digest() -> None:
+    two_pages = stamped_page(0) + stamped_page(1)
+    half_of_the_second = file_size_limit(FRAME_DIGEST_SIZE * 3 // 2)
+    full = re.escape(os.strerror(errno.EFBIG))
+    with closing(GuestDigest()) as taken, half_of_the_second, pytest.raises(OSError, match=full):
+        taken.pages(0, two_pages)

@@ -30,6 +30,7 @@ from libxlsr.formats.pv_page_table import check_table
 from libxlsr.targets.image.exact_fd import ExactReader, end_of_stream
 from libxlsr.targets.image.libxc_restore import Checkpoint, ConfiguredDomain, LibxcRestore, Progress
 from libxlsr.targets.image.state_files import StateFiles
+from libxlsr.writing import pwrite_all, write_all
 
 LOCATIONS = "locations"
 RECORDS = "records"
@@ -100,8 +101,7 @@ class IndexingRestore(LibxcRestore):
         locations = array("Q", range(location, location + number * PAGE_SIZE, PAGE_SIZE))
         if sys.byteorder == "big":  # pragma: no cover - no such machine here
             locations.byteswap()
-        data = locations.tobytes()
-        os.pwrite(self._locations, data, first_gfn * LOCATION_SIZE)
+        pwrite_all(self._locations, locations.tobytes(), first_gfn * LOCATION_SIZE)
 
 
 class _KeptRecords(StateFiles):
@@ -115,6 +115,5 @@ class _KeptRecords(StateFiles):
         super().store(record_type, data, offset)
         length = len(data)
         record = RECORD_HEADER.pack(record_type, length) + data
-        view = memoryview(record.ljust(libxc.RECORD_HEADER_SIZE + padded_length(length), b"\0"))
-        while view:
-            view = view[os.write(self._records, view) :]
+        size = libxc.RECORD_HEADER_SIZE + padded_length(length)
+        write_all(self._records, record.ljust(size, b"\0"))

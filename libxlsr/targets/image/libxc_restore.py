@@ -26,6 +26,7 @@ from libxlsr.formats.pv_page_table import check_table
 from libxlsr.targets.image.exact_fd import ExactReader
 from libxlsr.targets.image.memory import GuestMemory
 from libxlsr.targets.image.state_files import StateFiles
+from libxlsr.writing import write_all
 
 logger = logging.getLogger(__name__)
 
@@ -306,17 +307,17 @@ class LibxcRestore:
 
     def _keep_aside(self, header_data: bytearray, header: libxc.RecordHeader) -> None:
         assert self._kept_aside is not None
-        _write_all(self._kept_aside, header_data)
+        write_all(self._kept_aside, header_data)
         left = header.padded_length
         if header.type == RecordType.PAGE_DATA:
             # With a false length it would take the records that follow for its own, up to the
             # stream's end, which would pass for a sender that has died.
             head, _batch = self._page_data_head(header)
-            _write_all(self._kept_aside, head)
+            write_all(self._kept_aside, head)
             left -= len(head)
         while left:
             chunk = self._stream.read(min(left, _CHUNK), "a libxc record")
-            _write_all(self._kept_aside, chunk)
+            write_all(self._kept_aside, chunk)
             left -= len(chunk)
 
     def _apply_kept_aside(self, fd: int, section: int) -> None:
@@ -342,9 +343,3 @@ def _unlinked_file(directory: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(path)
     return fd
-
-
-def _write_all(fd: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -15,6 +15,7 @@ from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES
 from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_SENT, PAGE_TYPES
+from libxlsr.writing import pwrite_all
 
 _CHUNK = 1 << 20
 """Bytes of the file of types that are in memory at a time."""
@@ -34,7 +35,7 @@ class GuestMemory:
 
     def write_pages(self, first_gfn: int, pages: Buffer) -> None:
         """Store consecutive frames; what was there is overwritten."""
-        _pwrite_all(self._memory, pages, first_gfn * PAGE_SIZE)
+        pwrite_all(self._memory, pages, first_gfn * PAGE_SIZE)
 
     def verify_pages(self, first_gfn: int, pages: Buffer) -> None:
         """Compare consecutive frames with what is stored, and count those that differ."""
@@ -51,17 +52,17 @@ class GuestMemory:
         first_gfn, last_gfn = min(batch.gfns), max(batch.gfns)
         span = last_gfn - first_gfn + 1
         if batch.is_consecutive:
-            _pwrite_all(self._types, types, first_gfn)
+            pwrite_all(self._types, types, first_gfn)
         elif span <= min(_CHUNK, PAGE_SIZE * batch.count):
             # One read and one write instead of one for each frame. They fill no more blocks of the
             # file than single bytes could, however far apart a hostile stream's frames are.
             window = bytearray(os.pread(self._types, span, first_gfn).ljust(span, b"\0"))
             for gfn, page_type in zip(batch.gfns, types):
                 window[gfn - first_gfn] = page_type
-            _pwrite_all(self._types, window, first_gfn)
+            pwrite_all(self._types, window, first_gfn)
         else:
             for index, gfn in enumerate(batch.gfns):
-                _pwrite_all(self._types, types[index : index + 1], gfn)
+                pwrite_all(self._types, types[index : index + 1], gfn)
 
     def finish(self) -> dict[str, int]:
         """Flush both files to the disk; the number of frames by the name of their type."""
@@ -104,9 +105,3 @@ class GuestMemory:
         """Close both files."""
         os.close(self._memory)
         os.close(self._types)
-
-
-def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):
-        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
