@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from libxlsr.errors import TargetError
-from libxlsr.targets.xen.target import XenOptions
+from libxlsr.events import Context, run
+from libxlsr.operations.progress import Phase, Progress
+from libxlsr.operations.restore import restore_ao
+from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenstore import Xenstore
 
 from .device_guests import DeviceGuest, saved_device_guest
@@ -90,6 +93,29 @@ def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
     other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
     with pytest.raises(TargetError, match=f"is in use by domain {result.guest.domid}"):
         restore_file(guest.image, other)
+
+
+@pytest.mark.parametrize("guest", [("pvh", "loop")], indirect=True)
+def test_its_disk_is_taken_while_its_stream_is_read(guest: DeviceGuest) -> None:
+    before = HostState.now()
+    taken: list[str] = []
+    ctx = Context()
+
+    def note(progress: Progress) -> None:
+        if progress.phase is Phase.MEMORY and not taken:
+            other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")], paused=True)
+            taken.append(str(restore_file(guest.image, other).guest.domid))
+
+    with guest.image.open("rb") as image:
+        ao = restore_ao(ctx, image.fileno(), XenTarget(ctx), to_eof=True, on_progress=note)
+        run(ctx, lambda: ao.done)
+    (domid,) = taken
+    try:
+        with pytest.raises(TargetError, match=f"is in use by domain {domid}"):
+            ao.result()
+    finally:
+        xl("destroy", domid)
+    wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
 
 
 def test_a_framebuffer_and_its_keyboard(image_with: Callable[..., Path]) -> None:
