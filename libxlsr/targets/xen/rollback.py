@@ -3,6 +3,9 @@
 In this order, because Xen keeps a domain for as long as somebody has its memory mapped: the helper,
 the device model, the devices, then what the target did itself, the domain last. What can't be
 undone does not stop the rest.
+
+Xen takes a domain's memory back within the hypercall that destroys it, a tenth of a second and more
+for each GiB. That of a large domain is made in a child, as libxl makes it for any.
 """
 
 from __future__ import annotations
@@ -12,12 +15,21 @@ from typing import Callable
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
+from libxlsr.helper.parent import LogCallback
 from libxlsr.targets.xen.device_model.model import DeviceModel
-from libxlsr.targets.xen.devices.attaching import Attaching
+from libxlsr.targets.xen.devices.attaching import DESTROY_WORKER, Attaching
+from libxlsr.targets.xen.devices.timed_child import TimedChild
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 from libxlsr.targets.xen.undo import Undo
+from libxlsr.xen.hostinfo import DomainInfo
 
 log = logging.getLogger(__name__)
+
+LARGE_DOMAIN = 1 << 30
+"""Bytes of memory from which on a domain is destroyed in a child."""
+
+LARGE_DESTROY_TIMEOUT = 600.0
+"""Seconds that such a child has: a domain may have TiBs."""
 
 DESTROY_POLL = 0.05
 DESTROY_TIMEOUT = 10.0
@@ -27,8 +39,8 @@ DESTROY_TIMEOUT = 10.0
 class Rollback:
     """One rollback. ``on_done`` gets what could not be undone, each error logged already.
 
-    ``domid`` is the domain's id if there ever was one, ``is_there`` whether Xen still has it; it
-    raises LibxlsrError where Xen doesn't tell.
+    ``info`` is what Xen knows of the domain, None where it has none (any more); it raises
+    LibxlsrError where Xen doesn't tell. ``on_log`` gets what the children log.
     """
 
     def __init__(
@@ -39,8 +51,8 @@ class Rollback:
         helper: RestoreHelper | None,
         model: DeviceModel | None,
         attaching: Attaching | None,
-        domid: int | None,
-        is_there: Callable[[], bool],
+        info: Callable[[], DomainInfo | None],
+        on_log: LogCallback,
         on_done: Callable[[list[LibxlsrError]], object],
     ) -> None:
         self._ctx = ctx
@@ -48,8 +60,8 @@ class Rollback:
         self._helper = helper
         self._model = model
         self._attaching = attaching
-        self._domid = domid
-        self._is_there = is_there
+        self._info = info
+        self._on_log = on_log
         self._on_done = on_done
         self._errors: list[LibxlsrError] = []
 
@@ -76,6 +88,37 @@ class Rollback:
 
     def _detached(self, error: LibxlsrError | None) -> None:
         self._note(error)
+        large = self._large_domain()
+        if large is None:
+            self._undo_the_rest()
+            return
+        child = TimedChild(
+            self._ctx,
+            DESTROY_WORKER,
+            {"domid": large.domid},
+            doing=f"destroying domain {large.domid}",
+            timeout=LARGE_DESTROY_TIMEOUT,
+            on_log=self._on_log,
+        )
+        try:
+            child.start(self._large_domain_destroyed)
+        except LibxlsrError as failure:
+            self._large_domain_destroyed(failure)
+
+    def _large_domain(self) -> DomainInfo | None:
+        try:
+            info = self._info()
+        except LibxlsrError as error:
+            log.warning("%s", error)
+            return None
+        return info if info is not None and info.total_bytes >= LARGE_DOMAIN else None
+
+    def _large_domain_destroyed(self, error: LibxlsrError | None) -> None:
+        if error is not None:  # what is left of it is destroyed with the rest
+            log.warning("%s", error)
+        self._undo_the_rest()
+
+    def _undo_the_rest(self) -> None:
         self._errors += self._undo.run()
         self._await_gone(self._ctx.now() + DESTROY_TIMEOUT)
 
@@ -83,8 +126,9 @@ class Rollback:
         """Xen lets a destroyed domain go when the last page of it has been unmapped."""
         error: LibxlsrError | None = None
         try:
-            if self._is_there():
-                error = TargetError(f"domain {self._domid} does not go away")
+            info = self._info()
+            if info is not None:
+                error = TargetError(f"domain {info.domid} does not go away")
         except LibxlsrError as failure:
             error = failure
         if error is not None:

@@ -419,8 +419,8 @@ class XenTarget:
             helper=self._helper,
             model=self._device_model,
             attaching=self._attaching,
-            domid=self._domid,
-            is_there=lambda: self._info() is not None,
+            info=self._info,
+            on_log=self._hooks.log if self._hooks is not None else log.log,
             on_done=undone,
         ).start()
 

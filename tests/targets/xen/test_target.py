@@ -17,7 +17,7 @@ from libxlsr.formats import xl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.targets.base import CheckpointDone, ImageDescription, LibxcOutcome, LibxcStream
 from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen import create, preflight
+from libxlsr.targets.xen import create, preflight, rollback
 from libxlsr.targets.xen import target as target_module
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
@@ -34,15 +34,18 @@ NEW_UUID = [("uuid", "13b086ae-4a23-480c-a9b5-26f262d40000")]
 
 
 class Hooks:
-    """A restore that asks for nothing and hears nothing."""
+    """A restore that asks for nothing, and notes what it is told."""
 
     timeouts = Timeouts()
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
 
     def progress(self, counters: Mapping[str, int]) -> None:
         pass
 
     def log(self, level: int, text: str) -> None:
-        pass
+        self.said.append(text)
 
     def checkpoint(self, consumed: int, done: CheckpointDone) -> None:
         done(CheckpointReply.SUCCESS, 0)
@@ -96,9 +99,10 @@ class Running:
     ) -> None:
         self.ctx = ctx
         self.target = XenTarget(ctx, XenOptions(overrides=changes, balloon=balloon))
+        self.hooks = Hooks()
         self.prepared: list[LibxlsrError | None] = []
         self.read: list[LibxlsrError | None] = []
-        self.target.prepare(ImageDescription(config, None), Hooks(), self.prepared.append)
+        self.target.prepare(ImageDescription(config, None), self.hooks, self.prepared.append)
 
     def go_on(self, stream: BinaryIO) -> None:
         def done(_outcome: LibxcOutcome | None, error: LibxlsrError | None) -> None:
@@ -215,6 +219,24 @@ def test_an_error_that_passes_is_none(ctx: Context, host: Host, image_config: xl
 
     host.xen.__class__ = Passing
     assert restore.roll_back() is None
+    assert not host.xen.by_id
+
+
+@pytest.mark.parametrize("worker", ["destroying_worker", "no_such_worker"])
+def test_a_large_domain_is_destroyed_in_a_child(
+    ctx: Context,
+    host: Host,
+    image_config: xl.Config,
+    monkeypatch: pytest.MonkeyPatch,
+    worker: str,
+) -> None:
+    """And by the loop, where the child can't."""
+    monkeypatch.setattr(rollback, "DESTROY_WORKER", f"{__package__}.devices.{worker}")
+    restore = Running(ctx, image_config, [])
+    run_until(ctx, lambda: bool(restore.prepared))
+    host.xen.by_id[1] = host.xen.by_id[1]._replace(total_bytes=1 << 30)
+    assert restore.roll_back() is None
+    assert ("1: destroyed" in restore.hooks.said) is (worker == "destroying_worker")
     assert not host.xen.by_id
 
 

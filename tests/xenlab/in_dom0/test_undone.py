@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao
+from libxlsr.targets.xen import rollback
 from libxlsr.targets.xen.target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
@@ -62,6 +64,16 @@ def test_the_helper_is_killed(pv_bytes: bytes, point: int) -> None:
     after = len(pv_bytes) * point // (POINTS + 1)
     with pytest.raises(TargetError, match="killed by SIGKILL"):
         interrupted(pv_bytes, after, kill).result()
+
+
+def test_a_large_one_is_destroyed_in_a_child(
+    pv_bytes: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rollback, "LARGE_DOMAIN", 1 << 20)
+    ao = interrupted(pv_bytes, len(pv_bytes) // 2, lambda ao, _target: ao.abort())
+    with pytest.raises(Aborted):
+        ao.result()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_too_little_memory(guest: Guest) -> None:
