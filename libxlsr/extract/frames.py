@@ -95,6 +95,8 @@ class Frames:
             except OSError:  # ENXIO: nothing but a hole follows
                 return
             gfn = max(gfn, data)
+            if gfn >= end:  # the next frame that has a type lies behind the range
+                return
             types = os.pread(self._types, min(_CHUNK, end - gfn), gfn)
             if types:
                 yield gfn, types

@@ -112,6 +112,29 @@ def test_a_range_of_which_the_image_has_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["image"]
 
 
+def test_a_range_within_a_hole_of_a_converted_image(tmp_path: Path) -> None:
+    """Images of Xen 4.5 and older don't name the frames that are absent."""
+    image = save(legacy_with_hole(), tmp_path / "image")
+    with pytest.raises(libxlsr.UsageError, match="no contents for the frames 0x8000 to 0x9000"):
+        extract(image, tmp_path / "raw", Request("raw", frames=(0x8000, 0x9000)))
+    assert os.listdir(tmp_path) == ["image"]
+
+
+def test_a_range_that_ends_in_a_hole_of_a_converted_image(tmp_path: Path) -> None:
+    stream = legacy_with_hole()
+    image = save(stream, tmp_path / "image")
+    extract(image, tmp_path / "raw", Request("raw", frames=(6, 0x18000)))
+    assert (tmp_path / "raw").read_bytes() == stream.page(6) + stream.page(7)
+
+
+def legacy_with_hole() -> StreamBuilder:
+    """A guest with the frames 0 to 7 and 0x20000, as it is converted."""
+    stream = StreamBuilder("hvm", pages=8, xen_version=(0, 1))
+    stream.memory([0x20000], 0)
+    move_to_memory(stream)
+    return stream
+
+
 def test_from_a_pipe_compressed_or_not(tmp_path: Path) -> None:
     stream = StreamBuilder("hvm", pages=40, dirtied=[[3, 7]])
     for name, data in (("plain", stream.build()), ("gzip", gzip.compress(stream.build()))):
