@@ -131,6 +131,8 @@ class _Indexed:
             number = error.errno if isinstance(error, OSError) else errno.EBADF
             bad_fd = TargetError("can't use the image's fd", errno=number, call="dup")
             self._ctx.call_soon(self._fail, bad_fd)
+        except LibxlsrError as error:  # restore_ao's, which needs an fd of its own
+            self._ctx.call_soon(self._fail, error)
 
     def _abort(self, reason: LibxlsrError) -> None:
         if self._helper is not None:

@@ -19,7 +19,7 @@ from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import stamped_page
 from libxlsr.testing.paging import save
 
-from ..limits import file_size_limit
+from ..limits import file_size_limit, open_files_limit
 
 RAW = Request("raw")
 
@@ -99,6 +99,29 @@ def test_an_abort_before_anything_ran(image: Path, tmp_path: Path) -> None:
     with pytest.raises(libxlsr.Aborted):
         ao.result()
     assert os.listdir(tmp_path) == ["image"]
+
+
+def test_no_more_fds_at_the_start(image: Path, tmp_path: Path) -> None:
+    """Whichever step is the one that finds none left, what came before it is undone."""
+    with open(image, "rb") as file:
+        spare = os.dup(file.fileno())
+        os.close(spare)
+        failures: set[str] = set()
+        for more in range(10):
+            ctx = Context()
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            try:
+                with open_files_limit(spare + more):
+                    ao = extract_ao(ctx, file.fileno(), tmp_path / "raw", RAW)
+                run(ctx, lambda ao=ao: ao.done)  # type: ignore[misc]
+                ao.result()
+                break
+            except libxlsr.TargetError as error:
+                failures.add(str(error).split(":")[0])
+            assert os.listdir(tmp_path) == ["image"]
+            assert ctx.registered() == []
+    assert {"can't use the image's fd", "can't use the stream's fd"} <= failures
+    assert sorted(os.listdir(tmp_path)) == ["image", "raw"]
 
 
 def test_a_bad_fd(tmp_path: Path) -> None:

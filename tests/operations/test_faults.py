@@ -10,7 +10,6 @@ import gzip
 import json
 import lzma
 import os
-import resource
 import signal
 import socket
 import struct
@@ -34,7 +33,7 @@ from libxlsr.testing.offline import restore_bytes
 from libxlsr.testing.pages import PageBatch
 from libxlsr.testing.stepping import run_until, run_until_idle
 
-from ..limits import file_size_limit
+from ..limits import file_size_limit, open_files_limit
 
 DATA = StreamBuilder("hvm").build()
 
@@ -358,7 +357,6 @@ def test_no_fd_at_all(ctx: Context, tmp_path: Path, fd: int) -> None:
 def test_no_more_fds(tmp_path: Path) -> None:
     """Whichever step is the one that finds none left, it says so and leaves none."""
     fd = os.memfd_create("image")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     spare = os.dup(fd)
     os.close(spare)
     failures: set[str] = set()
@@ -368,16 +366,14 @@ def test_no_more_fds(tmp_path: Path) -> None:
             os.lseek(fd, 0, os.SEEK_SET)
             ctx = Context()
             # The loop's own fds are there first: without them nothing can be said.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (spare + more, hard))
             try:
-                ao = restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"))
-                run_until(ctx, lambda ao=ao: ao.done)  # type: ignore[misc]
-                ao.result()
+                with open_files_limit(spare + more):
+                    ao = restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"))
+                    run_until(ctx, lambda ao=ao: ao.done)  # type: ignore[misc]
+                    ao.result()
                 break
             except LibxlsrError as error:
                 failures.add(str(error).split(":")[0])
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             assert ctx.registered() == []
             assert os.listdir(tmp_path) == []
         else:
