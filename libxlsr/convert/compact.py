@@ -99,27 +99,30 @@ def _write_libxc_headers(directory: Path, writer: Writer) -> None:
 
 
 def _last_records(fd: int) -> list[tuple[int, int, int]]:
-    """``(type, position, size)`` of the last record of each kind, in the order of the first."""
-    last: dict[tuple[int, bytes], tuple[int, int, int]] = {}
+    """``(type, position, size)`` of the last record of each kind, in their order in the image.
+
+    In another order an HVM_PARAMS record that is kept for one parameter could undo another's last
+    value. All X86_PV_P2M_FRAMES stay: their ranges may overlap, but each has to begin where the
+    ones before it leave no gap. Real senders write one.
+    """
+    last: dict[tuple[int, object], tuple[int, int, int]] = {}
     position, end = 0, os.fstat(fd).st_size
     while position < end:
         head = os.pread(fd, libxc.RECORD_HEADER_SIZE + 8, position)
         header = libxc.RecordHeader.decode(head[: libxc.RECORD_HEADER_SIZE])
         size = libxc.RECORD_HEADER_SIZE + header.padded_length
-        part = b""
-        if header.type in _HAVE_PARTS:
+        part: object = None
+        if header.type in VCPU_RECORDS:  # the vCPU's number comes first in the body
             part = head[libxc.RECORD_HEADER_SIZE :]
-        elif header.type == RecordType.HVM_PARAMS:
+        elif header.type == RecordType.X86_PV_P2M_FRAMES:
+            part = position
+        elif header.type == RecordType.HVM_PARAMS:  # convert-legacy-stream writes several
             body = os.pread(fd, header.length, position + libxc.RECORD_HEADER_SIZE)
-            part = repr(sorted(index for index, _ in HvmParams.decode(body).params)).encode()
+            part = frozenset(index for index, _ in HvmParams.decode(body).params)
+        last.pop((header.type, part), None)
         last[header.type, part] = (header.type, position, size)
         position += size
     return list(last.values())
-
-
-_HAVE_PARTS = VCPU_RECORDS | {RecordType.X86_PV_P2M_FRAMES}
-"""Records of which there are several: a vCPU's number, or the part of the P2M, comes first in the
-body. So there are of HVM_PARAMS, in what convert-legacy-stream writes, each of other parameters."""
 
 
 def _write_memory(frames: Frames, writer: Writer, on_frames: Callable[[int], None]) -> int:

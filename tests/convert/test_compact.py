@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import zstandard
 import libxlsr
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
+from libxlsr.formats.libxc_pv import X86PvP2mFrames
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_XTAB
 from libxlsr.operations.convert import convert
 from libxlsr.operations.verify import verify
@@ -99,6 +101,48 @@ def test_hvm_parameters_in_two_records_are_both_kept(tmp_path: Path) -> None:
     assert after == restored(tmp_path / "image", tmp_path / "before")
     params = {param["index"] for param in json.loads(after["hvm_params.json"])}
     assert params == {1, 5, 6, 12, 17}
+
+
+def insert_more(stream: StreamBuilder, bodies: list[bytes], record_type: RecordType) -> None:
+    """Let further records of a type follow the one that is there."""
+    first = stream.find(record_type)
+    for body in reversed(bodies):
+        stream.insert_after(first, record_part(record_type, body))
+
+
+def restored_from_compact(stream: StreamBuilder, directory: Path) -> dict[str, bytes]:
+    """What the compact image restores to, which has the digest of the image."""
+    image, small = directory / "image", directory / "compact"
+    image.write_bytes(stream.build())
+    convert(image, small, compact=True)
+    assert verify(small, digest=True).digest == verify(image, digest=True).digest is not None
+    return restored(small, directory / "after")
+
+
+def test_an_older_hvm_parameter_does_not_come_back(tmp_path: Path) -> None:
+    """The third record has the same parameters as the first, one of which the second has too."""
+    stream = StreamBuilder("hvm", pages=8)
+    whole = stream.find(RecordType.HVM_PARAMS)
+    others = HvmParams.decode(whole.body_bytes()).params
+    viridian = 9
+    whole.body = HvmParams((*others, (viridian, 1))).encode()
+    alone, again = HvmParams(((viridian, 2),)), HvmParams((*others, (viridian, 3)))
+    insert_more(stream, [alone.encode(), again.encode()], RecordType.HVM_PARAMS)
+    after = restored_from_compact(stream, tmp_path)
+    values = {param["index"]: param["value"] for param in json.loads(after["hvm_params.json"])}
+    assert values[viridian] == 3
+
+
+def test_an_older_part_of_the_p2m_does_not_come_back(tmp_path: Path) -> None:
+    """A record of all, one of its first frame, one of its second, then again of all."""
+    stream = StreamBuilder("pv", pages=1024)
+    all_of_it = stream.find(RecordType.X86_PV_P2M_FRAMES).body_bytes()
+    second = X86PvP2mFrames.decode(all_of_it).p2m_pfns[1]
+    bodies = [X86PvP2mFrames(0, 511, (3,)), X86PvP2mFrames(512, 1023, (4,))]
+    more = [*(body.encode() for body in bodies), all_of_it, bodies[0].encode()]
+    insert_more(stream, more, RecordType.X86_PV_P2M_FRAMES)
+    after = restored_from_compact(stream, tmp_path)
+    assert after["p2m_frames"] == struct.pack("<QQ", 3, second)
 
 
 def test_a_bare_libxc_stream(tmp_path: Path) -> None:
