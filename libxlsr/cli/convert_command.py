@@ -56,6 +56,7 @@ def convert(options: argparse.Namespace, report: Report) -> int:
     source = image_source(options.image)
     ctx = Context()
     with opened(source) as fd, ProgressDisplay(report) as display:
+        before = None if isinstance(source, int) else os.fstat(fd).st_size
         ao: Ao[Written] = convert_ao(
             ctx,
             fd,
@@ -68,7 +69,6 @@ def convert(options: argparse.Namespace, report: Report) -> int:
             legacy=options.legacy,
         )
         written = signals.run_abortable(ctx, ao)
-    before = None if isinstance(source, int) else os.path.getsize(source)
     with contextlib.suppress(BrokenPipeError):  # what was done stays done
         _say(written, before, options, report)
     return 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from libxlsr.cli import convert_command
 from libxlsr.cli.main import main
+from libxlsr.operations.convert import convert_ao
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.legacy import LegacyImage
 
@@ -41,6 +44,20 @@ def test_an_image_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     event = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (event["event"], event["compression"], event["compact"]) == ("converted", "gzip", False)
     assert event["size"] == Path("out").stat().st_size < event["size_before"]
+
+
+def test_the_image_s_name_may_go_while_it_is_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = Path("image").stat().st_size
+
+    def removed_by_now(*arguments: Any, **options: Any) -> Any:
+        Path("image").unlink()
+        return convert_ao(*arguments, **options)
+
+    monkeypatch.setattr(convert_command, "convert_ao", removed_by_now)
+    assert main(["convert", "--compact", "--json", "image", "out"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["size_before"] == size
 
 
 @pytest.mark.parametrize("guest", ["pv", "hvm"])
