@@ -84,13 +84,14 @@ HVM_SAVE_EVERY_VCPU = (
 )
 
 #: How long each type's state is at the least and at the most, in bytes, in Xen 4.0 to 4.22, which
-#: refuse other lengths. Those that have grown are taken as short as they once were, and filled up
-#: with zeros. None: it varies. (CPU is 1024 or 1032 bytes long, and nothing in between.)
+#: refuse other lengths. Those that have grown are taken as short as they once were, and Xen fills
+#: them up with zeros. None: it varies. (CPU is 1024 or 1032 bytes long, and nothing in between;
+#: LAPIC has grown to 32 within Xen 4.18.5, 4.19.2 and 4.20.1, and those before refuse that.)
 HVM_SAVE_SIZES: dict[int, tuple[int, int | None]] = {
     HVM_SAVE_CODE_CPU: (1024, 1032),
     3: (8, 8),
     4: (400, 400),
-    HVM_SAVE_CODE_LAPIC: (16, 24),
+    HVM_SAVE_CODE_LAPIC: (16, 32),
     HVM_SAVE_CODE_LAPIC_REGS: (1024, 1024),
     7: (16, 16),
     8: (8, 8),

@@ -13,6 +13,7 @@ from typing import Union
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer
+from libxlsr.formats.hvm_context import HVM_SAVE_SIZES, hvm_save_name
 
 Field = Union["tuple[str, str]", "tuple[str, str, int]"]
 Value = Union[int, "list[int]"]
@@ -72,6 +73,8 @@ _LAYOUTS: dict[str, tuple[Field, ...]] = {
         ("disabled", "I"),
         ("timer_divisor", "I"),
         ("tdt_msr", "Q"),
+        ("pending_esr", "I"),
+        ("", "4x"),
     ),
     "PCI_IRQ": (("wires", "Q", 2),),
     "ISA_IRQ": (("wires", "Q"),),
@@ -144,15 +147,21 @@ _LAYOUTS: dict[str, tuple[Field, ...]] = {
     "TSC_ADJUST": (("tsc_adjust", "Q"),),
 }
 
+_SHORTEST = {
+    "HEADER": 24,
+    **{hvm_save_name(typecode): least for typecode, (least, _) in HVM_SAVE_SIZES.items()},
+}
+
 
 def decode_device(name: str, state: Buffer, offset: int = 0) -> dict[str, Value] | None:
     """The fields of an entry's state by their names; None for a type that is not known here.
 
-    Entries of newer Xens may be longer, and what is behind the known fields is left alone. Raises
-    StreamError for a state that is too short.
+    Entries of newer Xens may be longer, and what is behind the known fields is left alone. Those of
+    older ones may be shorter, and the fields that they lack are left out. Raises StreamError for a
+    state that is shorter than any Xen writes it.
     """
     if name == "LAPIC_REGS":
-        _check_size(state, max(LAPIC_REGISTERS) + 4, name, offset)
+        _check_size(state, _SHORTEST[name], name, offset)
         return {
             register: struct.unpack_from("<I", state, place)[0]
             for place, register in LAPIC_REGISTERS.items()
@@ -162,21 +171,22 @@ def decode_device(name: str, state: Buffer, offset: int = 0) -> dict[str, Value]
     layout = _LAYOUTS.get(name)
     if layout is None:
         return None
-    codes = "".join(code * (number[0] if number else 1) for _, code, *number in layout)
-    packed = struct.Struct("<" + codes)
-    _check_size(state, packed.size, name, offset)
-    values = iter(packed.unpack_from(state))
+    _check_size(state, _SHORTEST[name], name, offset)
     decoded: dict[str, Value] = {}
-    for field_name, _, *number in layout:
-        if field_name and number:
-            decoded[field_name] = [next(values) for _ in range(number[0])]
-        elif field_name:
-            decoded[field_name] = next(values)
+    position = 0
+    for field_name, code, *number in layout:
+        packed = struct.Struct("<" + code * (number[0] if number else 1))
+        if position + packed.size > len(state):
+            break
+        values = packed.unpack_from(state, position)
+        if field_name:
+            decoded[field_name] = list(values) if number else values[0]
+        position += packed.size
     return decoded
 
 
 def _msrs(state: Buffer, offset: int) -> dict[str, Value]:
-    _check_size(state, 4, "CPU_MSR", offset)
+    _check_size(state, _SHORTEST["CPU_MSR"], "CPU_MSR", offset)
     (count,) = struct.unpack_from("<I", state)
     entry = struct.Struct("<IIQ")
     # A flexible array: it begins at the first multiple of 8 behind the count.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_an_entry_twice(described: Any) -> None:
     devices = described(stream.build())["state"]["hvm_context"]
     assert devices["TSC_ADJUST[0]"] == {"tsc_adjust": "0x1"}
     assert devices["TSC_ADJUST[0] (2)"] == {"tsc_adjust": "0x2"}
+
+
+def test_an_entry_that_an_older_xen_wrote_shorter(described: Any) -> None:
+    stream = StreamBuilder()
+    part = stream.find(RecordType.HVM_CONTEXT)
+    entries = HvmContext.decode(part.body_bytes()).entries
+    of_xen_4_9 = HvmSaveEntry(18, 0, struct.pack("<3Q", 1, 2, 3))
+    part.body = HvmContext((*entries, of_xen_4_9)).encode()
+    vmce = described(stream.build())["state"]["hvm_context"]["VMCE_VCPU[0]"]
+    assert vmce == {"caps": "0x1", "mci_ctl2_bank0": "0x2", "mci_ctl2_bank1": "0x3"}
 
 
 def test_a_width_that_changes_its_mind(described: Any) -> None:

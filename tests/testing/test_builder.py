@@ -10,6 +10,7 @@ import pytest
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, page_data, xl
+from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_records import decode_body
 from libxlsr.testing.builder import StreamBuilder
@@ -135,3 +136,15 @@ def test_a_stream_is_written_piece_by_piece() -> None:
     assert written == len(received) == stream.size
     assert bytes(received) == stream.build()
     assert max(len(chunk) for chunk in stream.chunks()) <= 1 << 20
+
+
+def test_an_hvm_context_has_entries_as_long_as_xen_4_17_takes_them() -> None:
+    body = StreamBuilder("hvm").find(RecordType.HVM_CONTEXT).body_bytes()
+    entries = HvmContext.decode(body).entries
+    assert [(entry.name, len(entry.state)) for entry in entries] == [
+        ("HEADER", 24),
+        ("CPU", 1032),
+        ("LAPIC", 24),
+        ("LAPIC_REGS", 1024),
+        ("MTRR", 240),
+    ]

@@ -15,6 +15,8 @@ import pytest
 import zstandard
 
 from libxlsr.errors import TargetError
+from libxlsr.formats.hvm_context import HVM_SAVE_CODE_LAPIC, HvmContext
+from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import Content, random_page, stamped_page
 from libxlsr.verify.verifier import Verified, verify
@@ -61,6 +63,21 @@ def test_a_pipe_is_read_whole_and_gives_the_same(kind: dict[str, Any]) -> None:
     verified = through_pipe(data)
     assert verified.full
     assert verified == verify_bytes(data, full=True)
+
+
+@pytest.mark.parametrize(
+    "length", [16, 24, 32], ids=["4.0", "4.1 to 4.17", "4.18.5, 4.19.2, 4.20.1 and newer"]
+)
+def test_the_local_apic_of_each_xen(length: int) -> None:
+    stream = StreamBuilder("hvm")
+    part = stream.find(RecordType.HVM_CONTEXT)
+    entries = [
+        entry._replace(state=bytes(length)) if entry.typecode == HVM_SAVE_CODE_LAPIC else entry
+        for entry in HvmContext.decode(part.body_bytes()).entries
+    ]
+    part.body = HvmContext(tuple(entries)).encode()
+    verified = verify_stream(stream)
+    assert (verified.errors, verified.warnings) == (0, 0), verified.findings
 
 
 @pytest.mark.parametrize(
