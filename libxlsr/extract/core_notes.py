@@ -64,7 +64,7 @@ def _qemu_cpu(vcpu: Vcpu) -> bytes:
         segments += [
             registers.get(f"{name}_sel", registers.get(name, 0)) & 0xFFFFFFFF,
             registers.get(f"{name}_limit", 0),
-            (registers.get(f"{name}_arbytes", 0) & 0xF0FF) << 8,
+            _descriptor_flags(registers.get(f"{name}_arbytes", 0)),
             0,
             registers.get(f"{name}_base", 0),
         ]
@@ -78,6 +78,15 @@ def _qemu_cpu(vcpu: Vcpu) -> bytes:
         registers.get("cr4", 0),
         registers.get("kernel_gs_base", 0),
     )
+
+
+def _descriptor_flags(arbytes: int) -> int:
+    """A segment's attributes as they lie in the upper half of its descriptor, which QEMU keeps.
+
+    Xen has them packed: bits 8 to 11 are AVL, L, D/B and G, which are 20 to 23 there (the layout of
+    the _ar fields in xen/include/public/hvm/hvm_vcpu.h).
+    """
+    return (arbytes & 0xFF) << 8 | (arbytes & 0xF00) << 12
 
 
 class VmcoreinfoFinder:

@@ -32,7 +32,9 @@ REGISTERS = {
     "rax": 0x1111,
     "r15": 0x15,
     "cs_sel": 0x10,
+    "cs_arbytes": 0xA9B,
     "ss_sel": 0x18,
+    "ss_arbytes": 0xC93,
     "rflags": 0x46,
     "fs_base": 0x7F0000001000,
     "gs_base": 0xFFFF888007A00000,
@@ -119,6 +121,9 @@ def test_elf_registers(pvh: StreamBuilder, tmp_path: Path) -> None:
     assert struct.unpack_from("<II", qemu) == (1, 440)
     assert len(qemu) == 440
     assert struct.unpack_from("<6Q", qemu, 392)[3] == 0x1000  # CR3
+    segments = [struct.unpack_from("<IIII", qemu, 152 + 24 * number) for number in range(6)]
+    assert segments[0] == (0x10, 0, 0xA09B00, 0)  # CS: G and L, as in its descriptor
+    assert segments[5] == (0x18, 0, 0xC09300, 0)  # SS: G and D/B
 
 
 def test_gdb_opens_the_elf_core(pvh: StreamBuilder, tmp_path: Path) -> None:
