@@ -97,7 +97,8 @@ class PageTables:
         """The parts of the range that are addresses at all, without the copies of their top bit."""
         bits = self._paging.virtual_bits
         if bits == 32:
-            yield first & 0xFFFFFFFF, last & 0xFFFFFFFF
+            if first < 1 << bits:
+                yield first, min(last, (1 << bits) - 1)
             return
         half = 1 << (bits - 1)
         if first < half:

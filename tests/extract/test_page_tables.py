@@ -117,6 +117,23 @@ def test_addresses_that_are_none_are_not_mapped() -> None:
     assert list(walked.mappings(1 << 48, (1 << 48) + 5)) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "tables", "width"),
+    [
+        (Paging.LEGACY, {1: {0: LARGE, 1023: LARGE}}, 4),
+        (Paging.PAE, {1: {0: entry(2), 3: entry(2)}, 2: {0: LARGE, 511: LARGE}}, 8),
+    ],
+    ids=["legacy", "PAE"],
+)
+def test_addresses_of_32_bits_end_at_4_gib(mode: Paging, tables: paging.Tables, width: int) -> None:
+    walked = PageTables(reader(tables, width), mode, 0x1000)
+    assert list(walked.mappings(1 << 40, (1 << 40) + 8191)) == []
+    assert list(walked.mappings(LAST_ADDRESS - 8191, LAST_ADDRESS)) == []
+    start = (1 << 32) - PAGE_SIZE
+    (mapped,) = walked.mappings(start, (1 << 32) + PAGE_SIZE - 1)
+    assert (mapped.vaddr, mapped.size) == (start, PAGE_SIZE)
+
+
 def test_missing_tables_map_nothing() -> None:
     assert walk({1: {0: entry(2), 1: entry(1 << 39)}}, Paging.FOUR_LEVEL) == []
 
