@@ -18,6 +18,8 @@ VIRTUAL_FORMATS = ("raw", "elf")
 """Formats that can hold memory by its virtual addresses."""
 
 LAST_ADDRESS = (1 << 64) - 1
+FILE_SIZE_MAX = (1 << 63) - 1
+"""Of a file on Linux, whose off_t is signed; a file system may have less."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class Request:
                 f"the format {self.format} knows no virtual addresses",
                 remedy=f"choose one of {', '.join(VIRTUAL_FORMATS)}",
             )
-        if self.format == "raw" and self.vaddr == (0, LAST_ADDRESS):
-            raise UsageError(
-                "the whole of virtual memory does not fit into a raw file",
-                remedy="name a range, or choose the format elf",
-            )
+        if self.format == "raw" and self.vaddr is not None:
+            first, last = self.vaddr
+            if last - first >= FILE_SIZE_MAX:
+                raise UsageError(
+                    f"the virtual addresses {first:#x} to {last:#x} don't fit into a raw file",
+                    remedy="name a smaller range, or choose the format elf",
+                )
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,9 @@ def test_a_bad_fd(tmp_path: Path) -> None:
         (Request("elf", cr3=0x1000), "name them too"),
         (Request("lime", vaddr=(0, 1)), "knows no virtual addresses"),
         (Request("xen-core", vaddr=(0, 1)), "knows no virtual addresses"),
-        (Request("raw", vaddr=(0, LAST_ADDRESS)), "does not fit"),
+        (Request("raw", vaddr=(0, LAST_ADDRESS)), "don't fit into a raw file"),
+        (Request("raw", vaddr=(0, (1 << 63) - 1)), "don't fit into a raw file"),
+        (Request("raw", vaddr=(1 << 62, (3 << 62) - 1)), "don't fit into a raw file"),
     ],
 )
 def test_requests_that_contradict_themselves(
