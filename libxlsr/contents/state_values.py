@@ -54,7 +54,7 @@ def _shared_info(body: SharedInfo, width: int) -> dict[str, Any]:
         "wc_version": page.wc_version,
         "wc_sec": page.wc_sec,
         "wc_nsec": page.wc_nsec,
-        "booted": _date(page.wc_sec),
+        "wallclock_base": _date(page.wc_sec),
         "pending_event_channels": list(page.pending[:_PENDING_SHOWN]),
         "pending": len(page.pending),
         "unmasked": page.unmasked,

@@ -25,7 +25,9 @@ class SharedInfoPage:
 
     wc_version: int
     wc_sec: int
-    """Seconds since 1970 when the guest was booted, as the guest sees it."""
+    """Seconds since 1970 at the host's system time 0, when the host was booted, plus the guest's
+    RTC offset: the guest's clock is this and the system time (update_domain_wallclock_time() in
+    xen/common/time.c)."""
     wc_nsec: int
     pending: tuple[int, ...]
     """Event channels with an event that was not taken yet."""
