@@ -98,7 +98,8 @@ def _say(found: Difference, report: Report, *, most: int | None) -> None:
 
 def _change(change: Change) -> str:
     one, other = change.a, change.b
-    if is_set_of_names(one) and is_set_of_names(other):
+    names = is_set_of_names(one) and is_set_of_names(other)
+    if names and set(one).isdisjoint(other):  # else these are both lists, in another order
         return f"{change.path}: " + " ".join([f"-{x}" for x in one] + [f"+{x}" for x in other])
     return f"{change.path}: {_value(one)} -> {_value(other)}"
 

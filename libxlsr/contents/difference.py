@@ -66,7 +66,8 @@ class PageDifferences:
 @dataclass(frozen=True)
 class Change:
     """A value that differs. None: the other image has it only. Of a list of names, what is gone
-    and what is new."""
+    and what is new; both lists where the same names stand in another order or more
+    than once."""
 
     path: str
     a: Any
@@ -146,10 +147,9 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
             continue
         if is_set_of_names(one) and is_set_of_names(other):
             before, after = set(one or ()), set(other or ())
-            gone, new = sorted(before - after), sorted(after - before)
-            yield Change(path, gone, new)
-        else:
-            yield Change(path, one, other)
+            if before != after:
+                one, other = sorted(before - after), sorted(after - before)
+        yield Change(path, one, other)
 
 
 def _has_members(path: str, value: Any, paths: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from libxlsr.cli.main import main
-from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.builder import StreamBuilder, config_json
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
@@ -108,6 +108,24 @@ def test_diff(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> No
         "  libxc PAGE_DATA: 1 -> 3",
         "the guest's state differs",
     ]
+
+
+def test_diff_of_lists_of_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    devices = {"a": ["tablet", "mouse"], "b": ["mouse", "tablet"], "c": ["mouse", "keyboard"]}
+    for name, names in devices.items():
+        config = config_json("hvm", 16)
+        config["b_info"]["usbdevice_list"] = names
+        (tmp_path / name).write_bytes(StreamBuilder(config=config).build())
+    shown = {}
+    for other in "bc":
+        main(["diff", str(tmp_path / "a"), str(tmp_path / other)])
+        (shown[other],) = [
+            line.strip() for line in capsys.readouterr().out.splitlines() if "usbdevice" in line
+        ]
+    assert shown == {
+        "b": 'b_info.usbdevice_list: ["tablet", "mouse"] -> ["mouse", "tablet"]',
+        "c": "b_info.usbdevice_list: -tablet +keyboard",
+    }
 
 
 def test_diff_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,24 @@ def test_configuration(compare: Any) -> None:
     assert found.same_state
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (["tablet", "mouse"], ["mouse", "tablet"], (["tablet", "mouse"], ["mouse", "tablet"])),
+        (["mouse", "mouse"], ["mouse"], (["mouse", "mouse"], ["mouse"])),
+        (["tablet", "mouse"], ["keyboard", "tablet"], (["mouse"], ["keyboard"])),
+        ([], ["mouse"], ([], ["mouse"])),
+    ],
+)
+def test_lists_of_the_configuration(
+    before: list[str], after: list[str], expected: tuple[list[str], list[str]], compare: Any
+) -> None:
+    one, other = config_json("hvm", 16), config_json("hvm", 16)
+    one["b_info"]["usbdevice_list"], other["b_info"]["usbdevice_list"] = before, after
+    found = compare(StreamBuilder(config=one), StreamBuilder(config=other))
+    assert found.config == (Change("b_info.usbdevice_list", *expected),)
+
+
 def test_registers_of_an_hvm_vcpu(compare: Any) -> None:
     def stream(rip: int) -> StreamBuilder:
         built = StreamBuilder()
