@@ -6,7 +6,9 @@ of records, how often a frame was sent, iterations and checkpoints, versions, pa
 configuration; a frame that exists without contents is one of zeros.
 
 A frame's digest has to wait until nothing can supersede it. They wait in an unlinked temporary
-file, 16 bytes a frame, so that memory stays flat.
+file, 16 bytes a frame, so that memory stays flat. The file has a slot for each of the FrameMap's
+chunks, and no more of them than there can be; where the FrameMap can't keep track of all frames,
+there is no digest of the whole, and those of the other frames are not kept.
 """
 
 from __future__ import annotations
@@ -15,11 +17,19 @@ import hashlib
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 from libxlsr.formats import page_types
 from libxlsr.formats.libxc import PAGE_SIZE
-from libxlsr.verify.frame_map import CHUNK_FRAMES, CHUNK_SHIFT, HAS_DATA, NAMED, FrameMap
+from libxlsr.verify.frame_map import (
+    CHUNK_FRAMES,
+    CHUNK_SHIFT,
+    CHUNKS_MAX,
+    HAS_DATA,
+    NAMED,
+    FrameMap,
+)
 from libxlsr.writing import pwrite_all
 
 _NAME = "libxlsr-1"
@@ -72,13 +82,20 @@ class GuestDigest:
         self._put(first_gfn, _page_digests(data))
 
     def differing(self, first_gfn: int, data: bytes | memoryview) -> int:
-        """How many of these frames have other contents than those that pages() was told."""
+        """How many of these frames have other contents than those that pages() was told, of those
+        that are kept."""
         digests = _page_digests(data)
-        known = self._get(first_gfn, len(digests) // FRAME_DIGEST_SIZE)
-        return sum(
-            known[start : start + FRAME_DIGEST_SIZE] != digests[start : start + FRAME_DIGEST_SIZE]
-            for start in range(0, len(digests), FRAME_DIGEST_SIZE)
-        )
+        found = 0
+        for index, place, count in _places(first_gfn, len(digests) // FRAME_DIGEST_SIZE):
+            piece, digests = _split(digests, count)
+            if index not in self._slots and len(self._slots) == CHUNKS_MAX:
+                continue
+            known = self._get(index, place, count)
+            found += sum(
+                known[start : start + FRAME_DIGEST_SIZE] != piece[start : start + FRAME_DIGEST_SIZE]
+                for start in range(0, len(piece), FRAME_DIGEST_SIZE)
+            )
+        return found
 
     def parts(self) -> dict[str, bytes]:
         """The digest of each part of the state but memory, by its name."""
@@ -108,7 +125,7 @@ class GuestDigest:
         the type of a PV guest's page table. The digest is zeros for a page of zeros.
         """
         types = chunk.translate(_CANONICAL[pv])
-        digests = bytearray(self._get(first_gfn, CHUNK_FRAMES))
+        digests = bytearray(self._get(first_gfn >> CHUNK_SHIFT, 0, CHUNK_FRAMES))
         for hidden in _HIDDEN:
             place = chunk.find(hidden)
             while place >= 0:
@@ -125,30 +142,38 @@ class GuestDigest:
     def _put(self, gfn: int, digests: bytes) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() does
-        while digests:
-            place = gfn & CHUNK_FRAMES - 1
-            count = min(len(digests) // FRAME_DIGEST_SIZE, CHUNK_FRAMES - place)
-            slot = self._slots.setdefault(gfn >> CHUNK_SHIFT, len(self._slots))
-            piece = digests[: count * FRAME_DIGEST_SIZE]
-            offset = (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE
-            pwrite_all(self._file.fileno(), piece, offset)
-            digests = digests[len(piece) :]
-            gfn += count
+        for index, place, count in _places(gfn, len(digests) // FRAME_DIGEST_SIZE):
+            piece, digests = _split(digests, count)
+            if index not in self._slots and len(self._slots) < CHUNKS_MAX:
+                self._slots[index] = len(self._slots)
+            if index in self._slots:
+                pwrite_all(self._file.fileno(), piece, self._offset(index, place))
 
-    def _get(self, gfn: int, number: int) -> bytes:
-        found = b""
-        while number:
-            place = gfn & CHUNK_FRAMES - 1
-            count = min(number, CHUNK_FRAMES - place)
-            slot = self._slots.get(gfn >> CHUNK_SHIFT)
-            piece = b""
-            if slot is not None and self._file is not None:
-                offset = (slot * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE
-                piece = os.pread(self._file.fileno(), count * FRAME_DIGEST_SIZE, offset)
-            found += piece.ljust(count * FRAME_DIGEST_SIZE, b"\0")
-            gfn += count
-            number -= count
-        return found
+    def _get(self, index: int, place: int, count: int) -> bytes:
+        """The digests of ``count`` frames of a chunk from ``place`` on."""
+        size = count * FRAME_DIGEST_SIZE
+        if self._file is None or index not in self._slots:
+            return bytes(size)
+        found = os.pread(self._file.fileno(), size, self._offset(index, place))
+        return found.ljust(size, b"\0")
+
+    def _offset(self, index: int, place: int) -> int:
+        return (self._slots[index] * CHUNK_FRAMES + place) * FRAME_DIGEST_SIZE
+
+
+def _places(gfn: int, number: int) -> Iterator[tuple[int, int, int]]:
+    """``(chunk, place in it, count)`` of consecutive frames, chunk by chunk."""
+    while number:
+        place = gfn & CHUNK_FRAMES - 1
+        count = min(number, CHUNK_FRAMES - place)
+        yield gfn >> CHUNK_SHIFT, place, count
+        gfn += count
+        number -= count
+
+
+def _split(digests: bytes, count: int) -> tuple[bytes, bytes]:
+    """The digests of the first ``count`` frames, and the others."""
+    return digests[: count * FRAME_DIGEST_SIZE], digests[count * FRAME_DIGEST_SIZE :]
 
 
 def _page_digests(data: bytes | memoryview) -> bytes:

@@ -6,7 +6,9 @@ import errno
 import gzip
 import os
 import re
+import tempfile
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import PageBatch, stamped_page
+from libxlsr.testing.parts import record_part
 from libxlsr.verify.digest import FRAME_DIGEST_SIZE, GuestDigest
+from libxlsr.verify.frame_map import CHUNK_FRAMES, CHUNKS_MAX
 
 from ..limits import file_size_limit
 from .verify_images import KINDS, verify_bytes, verify_stream
@@ -144,3 +148,33 @@ def test_a_full_disk_is_an_error_and_no_other_digest() -> None:
     full = re.escape(os.strerror(errno.EFBIG))
     with closing(GuestDigest()) as taken, half_of_the_second, pytest.raises(OSError, match=full):
         taken.pages(0, two_pages)
+
+
+def test_frames_in_too_many_places_are_not_all_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open(tmp_path / "digests", "w+b", buffering=0) as file:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: file)
+        with closing(GuestDigest()) as taken:
+            for number in range(CHUNKS_MAX + 100):
+                taken.pages(number * CHUNK_FRAMES, stamped_page(number))
+            assert os.fstat(file.fileno()).st_size <= CHUNKS_MAX * CHUNK_FRAMES * FRAME_DIGEST_SIZE
+            last = CHUNKS_MAX - 1
+            kept, over = last * CHUNK_FRAMES, CHUNKS_MAX * CHUNK_FRAMES
+            assert taken.differing(kept, stamped_page(last)) == 0
+            assert taken.differing(kept, stamped_page(0)) == 1
+            assert taken.differing(over, stamped_page(0)) == 0, "nothing is known of it"
+            across = taken.differing(over - 1, stamped_page(1) + stamped_page(0))
+            assert across == 1, "the first of them was not sent before"
+
+
+def test_a_verify_pass_over_frames_in_too_many_places() -> None:
+    stream = StreamBuilder("pvh", verify=True)
+    far = [(number * CHUNK_FRAMES, 0) for number in range(1, CHUNKS_MAX + 100)]
+    for place in (stream.find(RecordType.VERIFY), stream.find(RecordType.X86_TSC_INFO)):
+        stream.insert_before(place, record_part(RecordType.PAGE_DATA, PageBatch(far, stamped_page)))
+    verified = verify_stream(stream, digest=True)
+    found = {finding.id for finding in verified.findings}
+    assert "frames-untracked" in found
+    assert "verify-mismatch" not in found
+    assert verified.digest is None
