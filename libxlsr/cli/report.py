@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ class Report:
                 print(json.dumps({"event": event, **members}), flush=True)
 
     def error(self, error: LibxlsrError) -> None:
-        """What went wrong, and what went wrong after it."""
+        """What went wrong, and what went wrong after it. Where standard error can't be written,
+        the exit code alone says it."""
         if self.json:
             try:
                 self.event("error", **error_members(error))
@@ -74,9 +75,10 @@ class Report:
                 pass
             else:
                 return
-        print(f"libxlsr: error: {one_line(str(error))}", file=sys.stderr)
-        for later in error.later:
-            print(f"libxlsr: then: {one_line(str(later))}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"libxlsr: error: {one_line(str(error))}", file=sys.stderr)
+            for later in error.later:
+                print(f"libxlsr: then: {one_line(str(later))}", file=sys.stderr)
 
 
 def error_members(error: LibxlsrError) -> dict[str, Any]:

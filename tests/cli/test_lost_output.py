@@ -40,11 +40,13 @@ def closed_pipe() -> Iterator[int]:
         os.close(write_end)
 
 
-def run(command: list[str], stdout: int) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], stdout: int, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "libxlsr", *command],
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=PATIENCE,
         check=False,
@@ -92,3 +94,15 @@ def test_an_error_is_said_elsewhere(tmp_path: Path) -> None:
         done = run(["inspect", "image", "--json"], stdout)
     assert done.returncode == 1
     assert "libxlsr: error: " in done.stderr
+
+
+@pytest.mark.parametrize(("image", "code"), [("missing", 3), ("wrong", 1)])
+def test_the_exit_code_says_an_error_that_nothing_else_can(image: str, code: int) -> None:
+    Path("wrong").write_bytes(b"no image")
+    with open("/dev/full", "wb") as full:
+        assert run(["inspect", image], subprocess.DEVNULL, full.fileno()).returncode == code
+
+
+def test_a_good_image_that_nothing_can_be_said_of() -> None:
+    with open("/dev/full", "wb") as full:
+        assert run(["verify", "image"], full.fileno(), full.fileno()).returncode == 3
