@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from libxlsr.convert.packing import Writer, copy
-from libxlsr.extract.frames import Frames
+from libxlsr.extract.frames import Frames, kept_its_contents
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import VCPU_RECORDS
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB
 from libxlsr.targets.image import index, layout
 
 _BATCH = 1024
@@ -147,7 +148,8 @@ def _batches(frames: Frames) -> Iterator[list[int]]:
     for gfn, types in frames.types():
         for number, byte in enumerate(types, gfn):
             if byte & layout.PAGE_TYPE_SENT:
-                batch.append((byte & 0xF) << 60 | number)
+                page_type = XEN_DOMCTL_PFINFO_NOTAB if kept_its_contents(byte) else byte & 0xF
+                batch.append(page_type << 60 | number)
                 if len(batch) == _BATCH:
                     yield batch
                     batch = []

@@ -14,15 +14,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from libxlsr.formats.libxc import PAGE_SIZE
-from libxlsr.formats.page_types import PAGE_TYPE_NAMES, has_data
+from libxlsr.formats.page_types import PAGE_TYPE_NAMES, XEN_DOMCTL_PFINFO_XALLOC, has_data
 from libxlsr.targets.image import layout
 from libxlsr.targets.image.index import IN_MEMORY, LOCATION_SIZE, LOCATIONS
 
 _CHUNK = 1 << 16
 """Frames that are looked at in one go."""
 
+
+def kept_its_contents(byte: int) -> bool:
+    """Whether a frame of this byte of ``page_types`` is there with contents that were sent before
+    it was named XALLOC ("allocate only")."""
+    return byte == layout.PAGE_TYPE_SENT | layout.PAGE_TYPE_KEPT | XEN_DOMCTL_PFINFO_XALLOC
+
+
 _HAS_DATA = bytes(
-    bool(byte & layout.PAGE_TYPE_SENT) and byte & 0xF in PAGE_TYPE_NAMES and has_data(byte & 0xF)
+    kept_its_contents(byte)
+    or (
+        bool(byte & layout.PAGE_TYPE_SENT)
+        and byte & 0xF in PAGE_TYPE_NAMES
+        and has_data(byte & 0xF)
+    )
     for byte in range(256)
 )
 

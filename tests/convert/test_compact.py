@@ -15,15 +15,24 @@ import pytest
 import zstandard
 
 import libxlsr
+from libxlsr.extract.request import Request
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames
-from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_XTAB
+from libxlsr.formats.page_types import (
+    XEN_DOMCTL_PFINFO_L1TAB,
+    XEN_DOMCTL_PFINFO_XALLOC,
+    XEN_DOMCTL_PFINFO_XTAB,
+)
 from libxlsr.operations.convert import convert
+from libxlsr.operations.extract import extract
 from libxlsr.operations.verify import verify
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.pages import PageBatch, stamped_page
 from libxlsr.testing.parts import record_part, split
 from libxlsr.testing.restored import restored_state
+
+from ..verify.restored_digest import restored_digest
 
 XENSTORE = [("physmap/1/start_addr", "0xf0000000")]
 TYPES = {3: XEN_DOMCTL_PFINFO_XTAB, 7: XEN_DOMCTL_PFINFO_L1TAB}
@@ -89,6 +98,21 @@ def test_a_frame_that_went_away_loses_its_contents(tmp_path: Path) -> None:
     convert(tmp_path / "image", tmp_path / "compact", compact=True)
     (pages,) = [part for part in split((tmp_path / "compact").read_bytes()) if part.is_page_data]
     assert len(pages.body) == 8 + 8 * 8 + 7 * PAGE_SIZE
+
+
+def test_a_frame_that_is_only_to_be_allocated_in_the_end_keeps_its_contents(tmp_path: Path) -> None:
+    stream = StreamBuilder("hvm", pages=8)
+    named_again = PageBatch([(5, XEN_DOMCTL_PFINFO_XALLOC)])
+    tsc = stream.find(RecordType.X86_TSC_INFO)
+    stream.insert_before(tsc, record_part(RecordType.PAGE_DATA, named_again))
+    after = restored_from_compact(stream, tmp_path)
+    assert after["memory"][5 * PAGE_SIZE : 6 * PAGE_SIZE] == stamped_page(5)
+    extract(tmp_path / "image", tmp_path / "page", Request("raw", frames=(5, 5)))
+    assert (tmp_path / "page").read_bytes() == stamped_page(5)
+    libxlsr.restore(tmp_path / "image", target="image", output=tmp_path / "guest")
+    extract(tmp_path / "guest", tmp_path / "page of it", Request("raw", frames=(5, 5)))
+    assert (tmp_path / "page of it").read_bytes() == stamped_page(5)
+    assert restored_digest(tmp_path / "guest") == verify(tmp_path / "image", digest=True).digest
 
 
 def test_hvm_parameters_in_two_records_are_both_kept(tmp_path: Path) -> None:

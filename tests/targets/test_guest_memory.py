@@ -8,7 +8,7 @@ import pytest
 
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_data import PageData
-from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_SENT, PAGE_TYPES
+from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_KEPT, PAGE_TYPE_SENT, PAGE_TYPES
 from libxlsr.targets.image.memory import GuestMemory
 
 FAR = 5 << 30
@@ -39,6 +39,21 @@ def test_types_are_noted_frame_by_frame(tmp_path: Path, frames: list[tuple[int, 
             else:
                 assert noted in (b"\0", b""), gfn
     assert (tmp_path / PAGE_TYPES).stat().st_size == max(expected) + 1
+
+
+@pytest.mark.parametrize("others", [[], [4999], [FAR]], ids=["consecutive", "with gaps", "far"])
+def test_a_frame_that_has_contents_keeps_them(tmp_path: Path, others: list[int]) -> None:
+    """Named NOTAB, then XTAB, then XALLOC; the next one only XALLOC, the one after that NOTAB."""
+    memory = GuestMemory(tmp_path)
+    memory.set_types(PageData.of([(7, 0)]))
+    for page_type in (0xF, 0xE):
+        frames = [(7, page_type), (8, 0xE), (9, 0)]
+        memory.set_types(PageData.of(frames + [(gfn, 0) for gfn in others]))
+    assert memory.finish() == {"NOTAB": 1 + len(others), "XALLOC": 2}
+    memory.close()
+    with (tmp_path / PAGE_TYPES).open("rb") as types:
+        types.seek(7)
+        assert types.read(3) == bytes([PAGE_TYPE_SENT | PAGE_TYPE_KEPT | 0xE, 0x8E, 0x80])
 
 
 def test_types_far_apart_leave_a_hole_between_them(tmp_path: Path) -> None:

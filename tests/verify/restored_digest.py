@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from libxlsr.extract.frames import kept_its_contents
 from libxlsr.formats import libxl
 from libxlsr.formats.cpu_policy import CpuidLeaf, MsrEntry, X86CpuidPolicy, X86MsrPolicy
 from libxlsr.formats.hvm_params import HvmParams
@@ -47,7 +48,7 @@ def restored_digest(directory: Path) -> str:
                 start, kinds = match.start(), match[0]
                 frames.add(PageData.of((start + n, byte & 0xF) for n, byte in enumerate(kinds)))
                 for gfn, byte in enumerate(kinds, start):
-                    if has_data(byte & 0xF):
+                    if has_data(byte & 0xF) or kept_its_contents(byte):
                         page = os.pread(memory.fileno(), PAGE_SIZE, gfn * PAGE_SIZE)
                         digest.pages(gfn, page.ljust(PAGE_SIZE, b"\0"))
         return digest.finish(frames, pv=manifest["libxc"]["kind"] == "pv")

@@ -5,7 +5,8 @@
 ``config.json``             the domain's configuration, as it was in the xl header
 ``memory``                  guest memory: frame N at N * 4096; what was never sent is a hole
 ``page_types``              a byte a frame: 0 not sent, else 0x80 | type (public/domctl.h,
-                            XEN_DOMCTL_PFINFO_* >> 28)
+                            XEN_DOMCTL_PFINFO_* >> 28); and 0x40 where that type has no contents
+                            but the frame was sent with some before, which ``memory`` has
 ``pv_info.json``            X86_PV_INFO: guest width, page table levels
 ``p2m_frames``              X86_PV_P2M_FRAMES: u64 little-endian frame numbers of the P2M itself
 ``vcpus/N/basic`` …         X86_PV_VCPU_*: ``basic``, ``extended``, ``xsave``, ``msrs``
@@ -42,3 +43,5 @@ EMULATOR_CONTEXT = "emulator/context"
 
 PAGE_TYPE_SENT = 0x80
 """Set in each byte of ``page_types`` whose frame the stream named."""
+PAGE_TYPE_KEPT = 0x40
+"""Set where contents came before the frame was given its type, which has none."""

@@ -13,14 +13,21 @@ from pathlib import Path
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.page_types import PAGE_TYPE_NAMES
-from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_SENT, PAGE_TYPES
+from libxlsr.formats.page_types import PAGE_TYPE_NAMES, WITHOUT_DATA
+from libxlsr.targets.image.layout import MEMORY, PAGE_TYPE_KEPT, PAGE_TYPE_SENT, PAGE_TYPES
 from libxlsr.writing import pwrite_all
 
 _CHUNK = 1 << 20
 """Bytes of the file of types that are in memory at a time."""
 
 _TYPE_TO_SENT = bytes(PAGE_TYPE_SENT | byte & 0xF for byte in range(256))
+_WITHOUT_DATA = bytes(PAGE_TYPE_SENT | page_type for page_type in WITHOUT_DATA)
+_WITH_DATA = bytes(byte for byte in range(256) if byte not in _WITHOUT_DATA)
+# What is left of a frame's byte when it is named again, with a type that has no contents.
+_KEPT = bytes(
+    PAGE_TYPE_KEPT if byte & PAGE_TYPE_KEPT or (byte and byte not in _WITHOUT_DATA) else 0
+    for byte in range(256)
+)
 
 
 class GuestMemory:
@@ -51,18 +58,25 @@ class GuestMemory:
         types = batch.types.translate(_TYPE_TO_SENT)
         first_gfn, last_gfn = min(batch.gfns), max(batch.gfns)
         span = last_gfn - first_gfn + 1
-        if batch.is_consecutive:
+        # A frame that has contents keeps them under a type that has none, as with libxenguest.
+        all_with_data = not types.translate(None, _WITH_DATA)
+        if batch.is_consecutive and all_with_data:
             pwrite_all(self._types, types, first_gfn)
         elif span <= min(_CHUNK, PAGE_SIZE * batch.count):
             # One read and one write instead of one for each frame. They fill no more blocks of the
             # file than single bytes could, however far apart a hostile stream's frames are.
             window = bytearray(os.pread(self._types, span, first_gfn).ljust(span, b"\0"))
             for gfn, page_type in zip(batch.gfns, types):
-                window[gfn - first_gfn] = page_type
+                place = gfn - first_gfn
+                kept = _KEPT[window[place]] if page_type in _WITHOUT_DATA else 0
+                window[place] = page_type | kept
             pwrite_all(self._types, window, first_gfn)
         else:
-            for index, gfn in enumerate(batch.gfns):
-                pwrite_all(self._types, types[index : index + 1], gfn)
+            for gfn, page_type in zip(batch.gfns, types):
+                before = os.pread(self._types, 1, gfn) if page_type in _WITHOUT_DATA else b""
+                pwrite_all(
+                    self._types, bytes([page_type | (_KEPT[before[0]] if before else 0)]), gfn
+                )
 
     def finish(self) -> dict[str, int]:
         """Flush both files to the disk; the number of frames by the name of their type."""
@@ -79,6 +93,7 @@ class GuestMemory:
             chunk = os.pread(self._types, _CHUNK, position)
             for kind in range(16):
                 counts[kind] += chunk.count(PAGE_TYPE_SENT | kind)
+                counts[kind] += chunk.count(PAGE_TYPE_SENT | PAGE_TYPE_KEPT | kind)
             position += len(chunk)
         return {PAGE_TYPE_NAMES[kind]: number for kind, number in counts.items() if number}
 
