@@ -60,7 +60,7 @@ class GuestMemory:
         span = last_gfn - first_gfn + 1
         # A frame that has contents keeps them under a type that has none, as with libxenguest.
         all_with_data = not types.translate(None, _WITH_DATA)
-        if batch.is_consecutive and all_with_data:
+        if batch.is_consecutive and (all_with_data or not self._any_contents(first_gfn, span)):
             pwrite_all(self._types, types, first_gfn)
         elif span <= min(_CHUNK, PAGE_SIZE * batch.count):
             # One read and one write instead of one for each frame. They fill no more blocks of the
@@ -77,6 +77,10 @@ class GuestMemory:
                 pwrite_all(
                     self._types, bytes([page_type | (_KEPT[before[0]] if before else 0)]), gfn
                 )
+
+    def _any_contents(self, first_gfn: int, count: int) -> bool:
+        """Whether any of consecutive frames has had some."""
+        return bool(os.pread(self._types, count, first_gfn).translate(_KEPT).strip(b"\0"))
 
     def finish(self) -> dict[str, int]:
         """Flush both files to the disk; the number of frames by the name of their type."""
