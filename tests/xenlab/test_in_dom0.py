@@ -11,14 +11,12 @@ from .host import Host
 from .project import TREE_IN_DOM0
 
 IN_DOM0 = Path(__file__).with_name("in_dom0")
-# The longest first, so that two hosts that share the modules end at about the same time.
-LONGEST = ("test_hvm", "test_devices", "test_damaged", "test_restore", "test_device_model")
-MODULES = [*LONGEST, *sorted({path.stem for path in IN_DOM0.glob("test_*.py")} - {*LONGEST})]
 # Each restores tens of domains, one after the other, under emulation.
 RUN_SECONDS = 1200
 # What is marked slow in there, in runs with a limit of its own each: names of tests in a module.
 SLOW = [
     ("test_damaged", ""),
+    ("test_devices", "pv and not pvh"),
     ("test_devices", "pvh"),
     ("test_devices", "hvm"),
     ("test_devices_undone", ""),
@@ -44,7 +42,7 @@ def run_in_dom0(host: Host, module: str, *options: str) -> None:
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", sorted(path.stem for path in IN_DOM0.glob("test_*.py")))
 def test_module(installed_host: Host, module: str) -> None:
     run_in_dom0(installed_host, module)
 

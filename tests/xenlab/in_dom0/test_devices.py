@@ -20,13 +20,12 @@ from .restoring import restore_file
 from .state import HostState
 from .twins import look_at
 
-# The others for a slow run: each takes minutes under emulation.
+# The last two for a slow run: each takes minutes under emulation.
+OTHERS = [("pv", "device"), ("pv", "qcow2"), ("pvh", "raw"), ("hvm", "raw")]
 GUESTS = [
-    ("pv", "device"),
     ("pvh", "loop"),
-    ("pv", "qcow2"),
-    pytest.param(("pvh", "raw"), marks=pytest.mark.slow),
-    pytest.param(("hvm", "raw"), marks=pytest.mark.slow),
+    *OTHERS[:2],
+    *(pytest.param(guest, marks=pytest.mark.slow) for guest in OTHERS[2:]),
 ]
 
 
@@ -67,6 +66,12 @@ def test_it_goes_on_and_is_like_xl_s_own(guest: DeviceGuest) -> None:
     assert card.split()[4] == "4"
 
 
+@pytest.mark.parametrize(
+    "guest",
+    [("pvh", "loop"), *(pytest.param(guest, marks=pytest.mark.slow) for guest in OTHERS)],
+    indirect=True,
+    ids="-".join,
+)
 def test_xl_saves_restores_and_destroys_it(guest: DeviceGuest, tmp_path: Path) -> None:
     before = HostState.now()
     restore_file(guest.image)
