@@ -17,8 +17,8 @@ from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.helper.parent import LogCallback
 from libxlsr.targets.xen.device_model.model import DeviceModel
-from libxlsr.targets.xen.devices.attaching import DESTROY_WORKER, Attaching
-from libxlsr.targets.xen.devices.timed_child import TimedChild
+from libxlsr.targets.xen.devices.attaching import Attaching
+from libxlsr.targets.xen.devices.destruction import destroy
 from libxlsr.targets.xen.restore_helper.parent import RestoreHelper
 from libxlsr.targets.xen.undo import Undo
 from libxlsr.xen.hostinfo import DomainInfo
@@ -92,18 +92,13 @@ class Rollback:
         if large is None:
             self._undo_the_rest()
             return
-        child = TimedChild(
+        destroy(
             self._ctx,
-            DESTROY_WORKER,
-            {"domid": large.domid},
-            doing=f"destroying domain {large.domid}",
+            large.domid,
+            self._large_domain_destroyed,
             timeout=LARGE_DESTROY_TIMEOUT,
             on_log=self._on_log,
         )
-        try:
-            child.start(self._large_domain_destroyed)
-        except LibxlsrError as failure:
-            self._large_domain_destroyed(failure)
 
     def _large_domain(self) -> DomainInfo | None:
         try:

@@ -17,11 +17,12 @@ from libxlsr.formats import xl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.targets.base import CheckpointDone, ImageDescription, LibxcOutcome, LibxcStream
 from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen import create, preflight, rollback
+from libxlsr.targets.xen import create, preflight
 from libxlsr.targets.xen import target as target_module
 from libxlsr.targets.xen.config import DomainConfig
 from libxlsr.targets.xen.create import BuildState
 from libxlsr.targets.xen.creation_lock import CreationLock
+from libxlsr.targets.xen.devices import destruction
 from libxlsr.targets.xen.libxl_files import domid_history, userdata
 from libxlsr.targets.xen.restore_helper import parent
 from libxlsr.targets.xen.target import XenOptions, XenTarget
@@ -231,7 +232,7 @@ def test_a_large_domain_is_destroyed_in_a_child(
     worker: str,
 ) -> None:
     """And by the loop, where the child can't."""
-    monkeypatch.setattr(rollback, "DESTROY_WORKER", f"{__package__}.devices.{worker}")
+    monkeypatch.setattr(destruction, "DESTROY_WORKER", f"{__package__}.devices.{worker}")
     restore = Running(ctx, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     host.xen.by_id[1] = host.xen.by_id[1]._replace(total_bytes=1 << 30)

@@ -18,15 +18,14 @@ from libxlsr.events import Context, TimeEvent
 from libxlsr.helper.parent import Helper, LogCallback
 from libxlsr.targets.base import Done
 from libxlsr.targets.xen.devices import hotplug
+from libxlsr.targets.xen.devices.destruction import destroy
 from libxlsr.targets.xen.devices.plan import Device, Plan, batch_words, batches
-from libxlsr.targets.xen.devices.timed_child import TimedChild
 from libxlsr.targets.xen.steps import Step, Wait
 from libxlsr.targets.xen.undo import summary
 
 log = logging.getLogger(__name__)
 
 ATTACH_WORKER = "libxlsr.targets.xen.devices.attach_worker"
-DESTROY_WORKER = "libxlsr.targets.xen.devices.destroy_worker"
 
 BACKEND_TIMEOUT = 10.0
 """LIBXL_INIT_TIMEOUT: how long libxl waits for a backend before it runs the device's script."""
@@ -183,24 +182,13 @@ class Attaching:
         killed = hotplug.kill_scripts(domid)
         if killed:
             log.info("killed %d processes of domain %d's hotplug scripts", killed, domid)
-        child = TimedChild(
-            self._ctx,
-            DESTROY_WORKER,
-            {"domid": domid},
-            doing=f"destroying domain {domid}",
-            timeout=DESTROY_TIMEOUT,
-            on_log=self._on_log,
-        )
 
         def destroyed(error: LibxlsrError | None) -> None:
             hotplug.kill_scripts(domid)
             errors = [failure for failure in (left_behind, error) if failure is not None]
             done(summary(errors + self._detach_loops()))
 
-        try:
-            child.start(destroyed)
-        except LibxlsrError as error:
-            self._ctx.call_soon(destroyed, error)
+        destroy(self._ctx, domid, destroyed, timeout=DESTROY_TIMEOUT, on_log=self._on_log)
 
     def _detach_loops(self) -> list[LibxlsrError]:
         errors: list[LibxlsrError] = []

@@ -8,7 +8,7 @@ import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
-from libxlsr.targets.xen.devices import attaching
+from libxlsr.targets.xen.devices import attaching, destruction
 from libxlsr.targets.xen.devices.attaching import Attaching
 from libxlsr.targets.xen.devices.plan import Device, Plan
 from libxlsr.targets.xen.steps import Chain
@@ -62,7 +62,7 @@ class Bench:
 def no_xen(monkeypatch: pytest.MonkeyPatch) -> None:
     package = __name__.rpartition(".")[0]
     monkeypatch.setattr(attaching, "ATTACH_WORKER", f"{package}.attach_worker")
-    monkeypatch.setattr(attaching, "DESTROY_WORKER", f"{package}.destroying_worker")
+    monkeypatch.setattr(destruction, "DESTROY_WORKER", f"{package}.destroying_worker")
 
 
 def test_in_their_order_and_then_the_child_ends(ctx: Context) -> None:
