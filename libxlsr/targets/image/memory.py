@@ -30,6 +30,11 @@ _KEPT = bytes(
 )
 
 
+def _named_again(before: int, page_type: int) -> int:
+    """A frame's byte with its new type, from the one that it had."""
+    return page_type | (_KEPT[before] if page_type in _WITHOUT_DATA else 0)
+
+
 class GuestMemory:
     """The two files of a guest's memory, open for writing. Raises OSError as the system does."""
 
@@ -67,16 +72,12 @@ class GuestMemory:
             # file than single bytes could, however far apart a hostile stream's frames are.
             window = bytearray(os.pread(self._types, span, first_gfn).ljust(span, b"\0"))
             for gfn, page_type in zip(batch.gfns, types):
-                place = gfn - first_gfn
-                kept = _KEPT[window[place]] if page_type in _WITHOUT_DATA else 0
-                window[place] = page_type | kept
+                window[gfn - first_gfn] = _named_again(window[gfn - first_gfn], page_type)
             pwrite_all(self._types, window, first_gfn)
         else:
             for gfn, page_type in zip(batch.gfns, types):
-                before = os.pread(self._types, 1, gfn) if page_type in _WITHOUT_DATA else b""
-                pwrite_all(
-                    self._types, bytes([page_type | (_KEPT[before[0]] if before else 0)]), gfn
-                )
+                (before,) = os.pread(self._types, 1, gfn) or b"\0"
+                pwrite_all(self._types, bytes([_named_again(before, page_type)]), gfn)
 
     def _any_contents(self, first_gfn: int, count: int) -> bool:
         """Whether any of consecutive frames has had some."""
