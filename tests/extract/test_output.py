@@ -6,11 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import libxlsr
-from libxlsr.events import Context, run
+from libxlsr.events import Ao, Context, run
 from libxlsr.extract.request import LAST_ADDRESS, Request
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_XTAB
 from libxlsr.operations.extract import extract, extract_ao
@@ -101,6 +102,11 @@ def test_an_abort_before_anything_ran(image: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["image"]
 
 
+def wait(ctx: Context, ao: Ao[Any]) -> None:
+    run(ctx, lambda: ao.done)
+    ao.result()
+
+
 def test_no_more_fds_at_the_start(image: Path, tmp_path: Path) -> None:
     """Whichever step is the one that finds none left, what came before it is undone."""
     with open(image, "rb") as file:
@@ -113,8 +119,7 @@ def test_no_more_fds_at_the_start(image: Path, tmp_path: Path) -> None:
             try:
                 with open_files_limit(spare + more):
                     ao = extract_ao(ctx, file.fileno(), tmp_path / "raw", RAW)
-                run(ctx, lambda ao=ao: ao.done)  # type: ignore[misc]
-                ao.result()
+                wait(ctx, ao)
                 break
             except libxlsr.TargetError as error:
                 failures.add(str(error).split(":")[0])

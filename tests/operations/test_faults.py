@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from libxlsr.errors import BackendUnavailable, LibxlsrError, StreamError, TargetError
-from libxlsr.events import Context
+from libxlsr.events import Ao, Context
 from libxlsr.formats.libxc import RecordType as LibxcRecordType
-from libxlsr.operations.progress import Phase, Progress
+from libxlsr.operations.progress import Phase, Progress, RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.targets.image.target import ImageTarget
 from libxlsr.testing.builder import StreamBuilder
@@ -354,6 +354,11 @@ def test_no_fd_at_all(ctx: Context, tmp_path: Path, fd: int) -> None:
     assert caught.value.errno == errno.EBADF
 
 
+def wait(ctx: Context, ao: Ao[RestoreResult]) -> None:
+    run_until(ctx, lambda: ao.done)
+    ao.result()
+
+
 def test_no_more_fds(tmp_path: Path) -> None:
     """Whichever step is the one that finds none left, it says so and leaves none."""
     fd = os.memfd_create("image")
@@ -368,9 +373,7 @@ def test_no_more_fds(tmp_path: Path) -> None:
             # The loop's own fds are there first: without them nothing can be said.
             try:
                 with open_files_limit(spare + more):
-                    ao = restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"))
-                    run_until(ctx, lambda ao=ao: ao.done)  # type: ignore[misc]
-                    ao.result()
+                    wait(ctx, restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest")))
                 break
             except LibxlsrError as error:
                 failures.add(str(error).split(":")[0])

@@ -118,14 +118,16 @@ def test_it_asks_again_for_what_is_missing(balloon: Run) -> None:
     assert balloon.host.nodes[TARGET] == str(DOM0_KIB)
 
 
-def test_memory_that_came_by_itself_is_not_dom0s(balloon: Run) -> None:
+def test_memory_that_came_by_itself_is_not_dom0s(
+    balloon: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another domain has gone between the look and the question."""
 
     def transact(body: Callable[[Host], Any]) -> Any:
         balloon.host.free += 2 * SHORT_OF_KIB
         return body(balloon.host)
 
-    balloon.host.transact = transact  # type: ignore[method-assign]
+    monkeypatch.setattr(balloon.host, "transact", transact)
     balloon.start()
     assert balloon.errors == [None]
     assert balloon.host.nodes[TARGET] == str(DOM0_KIB)
