@@ -87,14 +87,18 @@ class RecordOrder:
         self._checkpointed = checkpointed
         self._seen: set[int] = set()
         self._vcpu0_seen = False
+        self._previous: int | None = None
 
     def check(self, record_type: int, offset: int) -> None:
         """Accept the record as the next one, or raise StreamError. Optional records are taken
         anywhere before END."""
+        if record_type == self._previous and record_type not in _ONCE:
+            return  # as nearly all are: one PAGE_DATA after the other
         problem = self._problem(record_type)
         if problem is not None:
             raise StreamError(problem, offset=offset, record=record_name(record_type))
         self._seen.add(record_type)
+        self._previous = record_type
 
     def vcpu_basic(self, vcpu_id: int) -> None:
         """Tell of an X86_PV_VCPU_BASIC record's vCPU: a PV domain can't start without vCPU 0."""
@@ -103,6 +107,7 @@ class RecordOrder:
     def assume(self, record_type: int) -> None:
         """Go on as if a record that was refused had been right, to look at what follows it."""
         self._seen.add(record_type)
+        self._previous = None
 
     def _problem(self, record_type: int) -> str | None:
         seen = self._seen

@@ -100,10 +100,12 @@ class PageData:
         self.entries = entries
         self.count = len(entries) // ENTRY_SIZE
         """How many guest frames the record describes."""
+        self._top_bytes: bytes | None = None
         self._types: bytes | None = None
         self._gfns: Sequence[int] | None = None
         self._data_pages: int | None = None
         self._is_consecutive: bool | None = None
+        self._has_page_tables: bool | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PageData) and self.entries == other.entries
@@ -115,10 +117,17 @@ class PageData:
         return f"PageData({self.entries!r})"
 
     @property
+    def top_bytes(self) -> bytes:
+        """The highest 8 bits of each entry: its type, and reserved ones."""
+        if self._top_bytes is None:
+            self._top_bytes = self.entries[7::8]
+        return self._top_bytes
+
+    @property
     def types(self) -> bytes:
         """The type of each entry (XEN_DOMCTL_PFINFO_*), one byte each."""
         if self._types is None:
-            self._types = self.entries[7::8].translate(_TOP_BYTE_TO_TYPE)
+            self._types = self.top_bytes.translate(_TOP_BYTE_TO_TYPE)
         return self._types
 
     @property
@@ -134,8 +143,15 @@ class PageData:
     def data_pages(self) -> int:
         """How many pages of contents follow the entries."""
         if self._data_pages is None:
-            self._data_pages = len(self.entries[7::8].translate(None, _TOP_BYTES_WITHOUT_DATA))
+            self._data_pages = len(self.top_bytes.translate(None, _TOP_BYTES_WITHOUT_DATA))
         return self._data_pages
+
+    @property
+    def has_page_tables(self) -> bool:
+        """Whether any of the frames is a PV guest's page table."""
+        if self._has_page_tables is None:
+            self._has_page_tables = has_page_tables(self.types)
+        return self._has_page_tables
 
     @property
     def record_length(self) -> int:
@@ -163,6 +179,7 @@ class PageData:
         self._gfns = gfns
         self._data_pages = self.count
         self._is_consecutive = True
+        self._has_page_tables = False
         return True
 
     def with_data(self) -> tuple[Sequence[int], bytes]:
@@ -185,7 +202,7 @@ class PageData:
     def page_tables(self) -> Iterator[tuple[int, int]]:
         """``(index, gfn)`` of each page table: of its contents among the record's pages, from 0
         on, and of its frame."""
-        if not has_page_tables(self.types):
+        if not self.has_page_tables:
             return
         for index, (gfn, page_type) in enumerate(zip(*self.with_data())):
             if is_page_table(page_type):
@@ -222,11 +239,7 @@ def decode_entries(entries: bytes, offset: int, record_length: int) -> PageData:
     """
     page_data = PageData(entries)
     count = page_data.count
-    if not page_data.is_plain_run() and (
-        entries[7::8].translate(None, _VALID_TOP_BYTES)
-        or entries[6::8].count(0) != count
-        or entries[5::8].count(0) != count
-    ):
+    if not page_data.is_plain_run() and _has_wrong_entry(page_data):
         raise _wrong_entry(page_data, offset + HEADER_SIZE)
     if record_length != page_data.record_length:
         raise StreamError(
@@ -237,6 +250,15 @@ def decode_entries(entries: bytes, offset: int, record_length: int) -> PageData:
             f" {page_data.data_pages} of them with contents",
         )
     return page_data
+
+
+def _has_wrong_entry(page_data: PageData) -> bool:
+    entries, count = page_data.entries, page_data.count
+    if page_data.top_bytes.translate(None, _VALID_TOP_BYTES):
+        return True
+    if page_data.is_consecutive:  # then the last frame is below the limit, and so are all
+        return False
+    return entries[6::8].count(0) != count or entries[5::8].count(0) != count
 
 
 def _wrong_entry(page_data: PageData, offset: int) -> StreamError:
@@ -297,7 +319,7 @@ def _run(entries: bytes | bytearray) -> range | None:
         index, begin = divmod(first + done, _TEMPLATE_FRAMES)
         end = min(begin + count - done, _TEMPLATE_FRAMES)
         piece = entries[done * ENTRY_SIZE : (done + end - begin) * ENTRY_SIZE]
-        if piece != _plain_run(index)[begin * ENTRY_SIZE : end * ENTRY_SIZE]:
+        if not _plain_run(index).startswith(piece, begin * ENTRY_SIZE):
             return None
         done += end - begin
     return range(first, last + 1)

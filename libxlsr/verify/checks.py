@@ -83,12 +83,15 @@ class Checks(Visitor):
         self.memory: MemoryChecks | None = None
         self.checkpoints = 0
         self.records = {"libxl": 0, "libxc": 0}
+        self.comparing = False
+        """Whether VERIFY came: frames are sent to be compared from then on, not to be stored."""
         self.broke_off = False
         """Whether the stream broke off after a whole checkpoint."""
         self._compression: str | None = None
         self._domain_type: str | None = None
         self._max_vcpus: int | None = None
         self._rank = 0
+        self._previous: int | None = None
         self._section: set[SectionKey] = set()
         self._policies: set[int] = set()
         self._vcpus: dict[int, set[int]] = {}
@@ -206,6 +209,9 @@ class Checks(Visitor):
                 self.report("emulator-unexpected", f"the guest's type is {self._domain_type}")
 
     def _libxc_record(self, record_type: int) -> None:
+        if record_type == self._previous == _T.PAGE_DATA:
+            return  # as nearly all are
+        self._previous = record_type
         rank = _RANK.get(record_type)
         if rank is not None:
             # (convert-legacy-stream keeps the order of the old image.)
@@ -218,6 +224,7 @@ class Checks(Visitor):
         self._section.add(record_type)
         self._libxc_ended |= record_type == _T.END
         if record_type == _T.VERIFY:
+            self.comparing = True
             self.report("verify-pass", "all of memory follows once more")
         if record_type in (_T.X86_CPUID_POLICY, _T.X86_MSR_POLICY):
             self._policies.add(record_type)

@@ -12,7 +12,6 @@ from libxlsr.formats import page_types
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.libxc_pv import X86PvP2mFrames
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.page_types import has_page_tables
 from libxlsr.formats.pv_page_table import check_table
 from libxlsr.verify.findings import message_of
 from libxlsr.verify.frame_map import HAS_DATA, NAMED, TYPE_MASK, FrameMap
@@ -63,7 +62,7 @@ class MemoryChecks:
                 f"frame {batch.highest:#x}, expected less than {self.p2m_covered:#x}, "
                 "where the P2M ends",
             )
-        if not self._pv and has_page_tables(batch.types):
+        if not self._pv and batch.has_page_tables:
             self._report("page-type", "a page table in the memory of an HVM guest")
         self.sent_again += self.frames.add(batch)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
 from libxlsr.formats.hvm_params import HvmParams
-from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
-from libxlsr.formats.page_types import PAGE_TABLES, has_data, has_page_tables, is_page_table
+from libxlsr.formats.page_data import PageData
+from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
 from libxlsr.walk.opening import OpenedImage, open_image
@@ -127,7 +127,6 @@ class Verification(Checks):
         super().__init__(findings)
         self._full = full
         self._digest = digest
-        self._comparing = False  # after VERIFY: frames are sent to be compared, not to be stored
         self._differing = 0
         self.digest: str | None = None
 
@@ -135,15 +134,10 @@ class Verification(Checks):
     def _is_pv(self) -> bool:
         return self.domain is not None and self.domain.is_pv
 
-    def record(self, record: Record) -> None:
-        super().record(record)
-        if record.layer == "libxc" and record.type == RecordType.VERIFY:
-            self._comparing = True
-
-    def wanted_pages(self, types: bytes) -> bytes:
+    def wanted_pages(self, batch: PageData) -> bytes:
         if self._digest is not None:
             return _TYPES_WITH_DATA
-        return PAGE_TABLES if self._full and self._is_pv and has_page_tables(types) else b""
+        return PAGE_TABLES if self._full and self._is_pv and batch.has_page_tables else b""
 
     def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:
         if self._is_pv and is_page_table(page_type):
@@ -151,7 +145,7 @@ class Verification(Checks):
             self.memory.page_tables(first_gfn, data)
         if self._digest is None:
             return
-        if self._comparing:
+        if self.comparing:
             self._differing += self._digest.differing(first_gfn, data)
         else:
             self._digest.pages(first_gfn, data)

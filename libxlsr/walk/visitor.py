@@ -92,9 +92,9 @@ class Visitor:
     def page_data(self, record: Record, batch: PageData) -> None:
         """The frames of a PAGE_DATA record."""
 
-    def wanted_pages(self, types: bytes) -> bytes:
-        """The types of those frames whose contents pages() is to be told, in a record with frames
-        of these ``types``; nothing for none."""
+    def wanted_pages(self, batch: PageData) -> bytes:
+        """The types of those frames whose contents pages() is to be told, of the record's frames;
+        nothing for none."""
         return b""
 
     def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:

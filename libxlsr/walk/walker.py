@@ -340,7 +340,7 @@ class Walker:
             return
         self._visitor.page_data(record, batch)
         try:
-            wanted = self._visitor.wanted_pages(batch.types)
+            wanted = self._visitor.wanted_pages(batch)
             if wanted:
                 self._pages(batch, wanted)
             else:
