@@ -22,6 +22,9 @@ PIECE = 256 * 1024
 """Bytes at a time of what is not held as a whole: a multiple of a page, and fits into a processor's
 cache."""
 
+_AHEAD = 16 << 20
+"""Bytes of one sendfile(), which does not end for a signal."""
+
 _FLOW = 1 << 20
 
 
@@ -87,6 +90,7 @@ class FileSource(Source):
         self.reads_everything = full
         self._window = b""
         self._window_start = 0
+        self._ahead = 0  # the kernel has read what lies between ``offset`` and here
         self._scratch = memoryview(bytearray(PIECE if full else 0))
 
     def read(self, nbytes: int, what: str) -> bytes:
@@ -102,14 +106,12 @@ class FileSource(Source):
     def skip(self, nbytes: int, what: str) -> None:
         if nbytes > self.size - self.offset:
             raise self._truncated(max(self.size - self.offset, 0), what)
-        if self.reads_everything:
-            held = self._window_start + len(self._window) - self.offset
-            passed = min(max(held, 0), nbytes)
-            self.offset += passed
-            nbytes -= passed
-            while nbytes:
-                nbytes -= len(self._read_piece(min(nbytes, PIECE), what))
-        self.offset += nbytes
+        end = self.offset + nbytes
+        if self.reads_everything and nbytes and not self._read_ahead(end):
+            self.offset = max(self.offset, min(self._ahead, end))
+            while self.offset < end:
+                self._read_piece(min(end - self.offset, PIECE), what)
+        self.offset = end
 
     def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
         if not self.reads_everything:
@@ -140,6 +142,21 @@ class FileSource(Source):
         except OSError as error:
             raise _read_error(error) from error
         self._window, self._window_start = data, self.offset
+
+    def _read_ahead(self, end: int) -> bool:
+        """Let the kernel read up to ``end`` and further without giving it to us, which takes a
+        tenth of the time; False if it can't. Reading says then what is wrong."""
+        try:
+            while self._ahead < end:
+                start = max(self._ahead, self.offset)
+                with open(os.devnull, "wb", buffering=0) as null:
+                    sent = os.sendfile(null.fileno(), self._fd, self._base + start, _AHEAD)
+                if not sent:
+                    return False
+                self._ahead = start + sent
+        except OSError:
+            return False
+        return True
 
     def _read_piece(self, nbytes: int, what: str) -> memoryview:
         """The next ``nbytes``, at most PIECE, in the one buffer for them."""

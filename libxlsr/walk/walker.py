@@ -17,7 +17,7 @@ memory only up to LARGEST_BODY; pages and the device model's state pass by in pi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 
@@ -34,6 +34,7 @@ from libxlsr.walk.visitor import Problem, Record, Visitor
 
 _END = 1
 _CHECKPOINT_END = 2
+_PAGES = "the pages of PAGE_DATA"
 
 _RULES: dict[int, str] = {
     RecordType.PAGE_DATA: "page-data",
@@ -344,7 +345,7 @@ class Walker:
             if wanted:
                 self._pages(batch, wanted)
             else:
-                source.skip(end - source.offset, "the pages of PAGE_DATA")
+                source.skip(end - source.offset, _PAGES)
         except StreamError as error:
             self._problem(Truncated.rule, error)
             raise _Stop from None
@@ -353,22 +354,31 @@ class Walker:
         """Past the contents of a record's frames, telling those of the ``wanted`` types."""
         gfns, types = batch.with_data()
         marks = types.translate(_one_for(wanted))
-        number = 0  # of the frame whose contents come next
-        size = len(types) * libxc.PAGE_SIZE
-        for piece in self._source.pieces(size, "the pages of PAGE_DATA"):
-            first, number = number, number + len(piece) // libxc.PAGE_SIZE
-            begin = marks.find(1, first, number)
-            while begin >= 0:
+        count, end = len(marks), 0
+        while end < count:
+            begin = marks.find(1, end)
+            begin = count if begin < 0 else begin
+            self._source.skip((begin - end) * libxc.PAGE_SIZE, _PAGES)
+            end = marks.find(0, begin)
+            end = count if end < 0 else end
+            self._tell_pages(gfns[begin:end], types[begin:end])
+
+    def _tell_pages(self, gfns: Sequence[int], types: bytes) -> None:
+        """Tell of the frames whose contents come next."""
+        begin = 0
+        for piece in self._source.pieces(len(gfns) * libxc.PAGE_SIZE, _PAGES):
+            first, last = begin, begin + len(piece) // libxc.PAGE_SIZE
+            while begin < last:
                 end = begin + 1
                 while (
-                    end < number
+                    end < last
                     and types[end] == types[begin]
                     and gfns[end] == gfns[begin] + end - begin
                 ):
                     end += 1
                 data = piece[(begin - first) * libxc.PAGE_SIZE : (end - first) * libxc.PAGE_SIZE]
                 self._visitor.pages(gfns[begin], types[begin], data)
-                begin = marks.find(1, end, number)
+                begin = end
 
     # -- both
 
