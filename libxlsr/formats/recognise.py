@@ -9,7 +9,7 @@ libxc      eight times 0xff                       libxc-migration-stream.pandoc,
 legacy     a p2m size, then 0 or 0xffffffff       same, "Legacy Images"; also xend's LinuxGuest
 gzip       1f 8b                                  RFC 1952
 xz         fd 37 7a 58 5a 00                      the .xz file format, 2.1.1.1
-zstd       28 b5 2f fd                            RFC 8878
+zstd       28 b5 2f fd, 5x 2a 4d 18 (skippable)   RFC 8878, 3.1.1 and 3.1.2; pzstd writes both
 =========  =====================================  =============================================
 """
 
@@ -30,6 +30,7 @@ _MAGICS = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    *((bytes([byte, 0x2A, 0x4D, 0x18]), "zstd") for byte in range(0x50, 0x60)),
 )
 
 COMPRESSED = frozenset({"gzip", "xz", "zstd"})

@@ -21,6 +21,12 @@ PAGES = {
 }
 
 
+def pzstd(data: bytes) -> bytes:
+    """As that program does it: before each frame a skippable one, which says its length."""
+    frame = zstandard.ZstdCompressor().compress(data)
+    return b"\x50\x2a\x4d\x18\4\0\0\0" + len(frame).to_bytes(4, "little") + frame
+
+
 @pytest.mark.parametrize("pages", PAGES)
 @pytest.mark.parametrize(
     ("codec", "compress"),
@@ -28,7 +34,9 @@ PAGES = {
         ("gzip", gzip.compress),
         ("xz", lzma.compress),
         ("zstd", zstandard.ZstdCompressor(write_checksum=True).compress),
+        ("zstd", pzstd),
     ],
+    ids=["gzip", "xz", "zstd", "pzstd"],
 )
 def test_no_chunk_is_empty(
     codec: str, compress: Callable[[bytes], bytes], pages: str, tmp_path: Path
