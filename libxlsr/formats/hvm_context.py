@@ -83,6 +83,15 @@ HVM_SAVE_EVERY_VCPU = (
     HVM_SAVE_CODE_MTRR,
 )
 
+#: Type and instance of what no Xen saves an HVM guest without: the interrupt controllers and their
+#: lines, timers, and the clock (the handlers in xen/arch/x86/hvm and emul-i8254.c). A PVH guest has
+#: hardly any of it; HPET can be left out of a guest.
+HVM_SAVE_EVERY_HVM_GUEST = (
+    (3, 0),
+    (3, 1),
+    *((typecode, 0) for typecode in (4, 7, 8, 9, 10, 11, 13)),
+)
+
 #: How long each type's state is at the least and at the most, in bytes, in Xen 4.0 to 4.22, which
 #: refuse other lengths. Those that have grown are taken as short as they once were, and Xen fills
 #: them up with zeros. None: it varies. (CPU is 1024 or 1032 bytes long, and nothing in between;

@@ -27,6 +27,8 @@ from libxlsr.formats.hvm_context import (
     HVM_SAVE_CODE_LAPIC,
     HVM_SAVE_CODE_LAPIC_REGS,
     HVM_SAVE_CODE_MTRR,
+    HVM_SAVE_EVERY_HVM_GUEST,
+    HVM_SAVE_SIZES,
     HvmContext,
     HvmSaveEntry,
 )
@@ -328,7 +330,12 @@ class StreamBuilder:
             for typecode, size in _HVM_VCPU_SIZES.items()
             for vcpu_id in range(self.vcpus)
         ]
-        return HvmContext((HvmSaveEntry(1, 0, header), *states))
+        if self.guest == "hvm":
+            states += [
+                HvmSaveEntry(typecode, instance, bytes(HVM_SAVE_SIZES[typecode][0]))
+                for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST
+            ]
+        return HvmContext((HvmSaveEntry(1, 0, header), *sorted(states)))
 
     def _hvm_params(self) -> HvmParams:
         last = self.pages - 1

@@ -19,6 +19,7 @@ from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
     HVM_SAVE_CODE_CPU,
+    HVM_SAVE_EVERY_HVM_GUEST,
     HVM_SAVE_EVERY_VCPU,
     HVM_SAVE_SIZES,
     HvmContext,
@@ -106,6 +107,10 @@ class LegacyImage:
             )
             for typecode in HVM_SAVE_EVERY_VCPU
             for vcpu in self.vcpus
+        ]
+        states += [
+            HvmSaveEntry(typecode, instance, bytes(HVM_SAVE_SIZES[typecode][0]))
+            for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST
         ]
         return HvmContext((HvmSaveEntry(1, 0, header), *states)).encode()
 

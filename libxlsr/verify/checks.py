@@ -281,7 +281,8 @@ class Checks(Visitor):
             self.report("empty-record", f"vCPU {body.vcpu_id}")
 
     def _hvm_context(self, body: HvmContext) -> None:
-        for finding_id, message in hvm_context_findings(body, self._max_vcpus, self._available()):
+        findings = hvm_context_findings(body, self._domain_type, self._max_vcpus, self._available())
+        for finding_id, message in findings:
             self.report(finding_id, message)
 
     def _hvm_params(self, body: HvmParams) -> None:

@@ -210,7 +210,8 @@ RULES: dict[str, Rule] = {
     "hvm-context-missing": Rule(
         _W,
         "HVM_CONTEXT lacks an entry that Xen writes for each vCPU, its local APIC or MTRRs for "
-        "example; the restored one has them as a new vCPU has.",
+        "example, or for each HVM guest, as its interrupt controllers and clock; the restored one "
+        "has them as a new guest has.",
     ),
     "hvm-vcpu-down": Rule(
         _N,

@@ -1,8 +1,8 @@
 """What an HVM domain's entries of HVM_CONTEXT must have to be what a Xen saves.
 
 Xen saves a CPU entry for each vCPU that is up, and MTRRs, local APIC and the like for all that the
-domain has, up or down (the save handlers in xen/arch/x86/hvm). Loading takes what there is, and
-leaves what is missing as a new domain has it.
+domain has, up or down (the save handlers in xen/arch/x86/hvm); and each device of an HVM guest's
+platform. Loading takes what there is, and leaves what is missing as a new domain has it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from libxlsr.formats.hvm_context import (
     HVM_SAVE_CODE_TSC_ADJUST,
     HVM_SAVE_CODE_VIRIDIAN_VCPU,
     HVM_SAVE_CODE_VMCE_VCPU,
+    HVM_SAVE_EVERY_HVM_GUEST,
     HVM_SAVE_EVERY_VCPU,
     HVM_SAVE_NAMES,
     HVM_SAVE_PER_VCPU,
@@ -32,12 +33,12 @@ _EVERY_VCPU_IF_ANY = (
 
 
 def hvm_context_findings(
-    context: HvmContext, max_vcpus: int | None, available: Sequence[int]
+    context: HvmContext, guest: str | None, max_vcpus: int | None, available: Sequence[int]
 ) -> Iterator[tuple[str, str]]:
     """Pairs of a finding's id and its message.
 
-    ``max_vcpus`` and ``available`` (the vCPUs that were to be up) are the configuration's; None and
-    empty where there is none.
+    ``guest`` ("hvm", "pvh"), ``max_vcpus`` and ``available`` (the vCPUs that were to be up) are the
+    configuration's; None and empty where there is none.
     """
     instances: defaultdict[int, set[int]] = defaultdict(set)
     for entry in context.entries:
@@ -58,6 +59,9 @@ def hvm_context_findings(
         if typecode in HVM_SAVE_EVERY_VCPU or instances[typecode]:
             for vcpu in sorted(running - instances[typecode]):
                 yield "hvm-context-missing", f"no {hvm_save_name(typecode)}[{vcpu}]"
+    for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST if guest == "hvm" else ():
+        if instance not in instances[typecode]:
+            yield "hvm-context-missing", f"no {hvm_save_name(typecode)}[{instance}]"
     if running:
         for vcpu in available:
             if vcpu not in running:

@@ -208,6 +208,6 @@ def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.M
     assert description["left_out"] == [
         "places of records after the first 5",
         "rounds of frames after the first 1",
-        "HVM_CONTEXT of 2392 bytes",
+        "HVM_CONTEXT of 2992 bytes",
         "the device model's state after its first 550 bytes",
     ]

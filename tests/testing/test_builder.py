@@ -139,7 +139,7 @@ def test_a_stream_is_written_piece_by_piece() -> None:
 
 
 def test_an_hvm_context_has_entries_as_long_as_xen_4_17_takes_them() -> None:
-    body = StreamBuilder("hvm").find(RecordType.HVM_CONTEXT).body_bytes()
+    body = StreamBuilder("pvh").find(RecordType.HVM_CONTEXT).body_bytes()
     entries = HvmContext.decode(body).entries
     assert [(entry.name, len(entry.state)) for entry in entries] == [
         ("HEADER", 24),
@@ -147,4 +147,29 @@ def test_an_hvm_context_has_entries_as_long_as_xen_4_17_takes_them() -> None:
         ("LAPIC", 24),
         ("LAPIC_REGS", 1024),
         ("MTRR", 240),
+    ]
+
+
+def test_an_hvm_guest_s_context_has_its_platform_s_devices_in_xen_s_order() -> None:
+    body = StreamBuilder("hvm", vcpus=2).find(RecordType.HVM_CONTEXT).body_bytes()
+    entries = HvmContext.decode(body).entries
+    assert [(entry.name, entry.instance) for entry in entries] == [
+        ("HEADER", 0),
+        ("CPU", 0),
+        ("CPU", 1),
+        ("PIC", 0),
+        ("PIC", 1),
+        ("IOAPIC", 0),
+        ("LAPIC", 0),
+        ("LAPIC", 1),
+        ("LAPIC_REGS", 0),
+        ("LAPIC_REGS", 1),
+        ("PCI_IRQ", 0),
+        ("ISA_IRQ", 0),
+        ("PCI_LINK", 0),
+        ("PIT", 0),
+        ("RTC", 0),
+        ("PMTIMER", 0),
+        ("MTRR", 0),
+        ("MTRR", 1),
     ]
