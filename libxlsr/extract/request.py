@@ -10,7 +10,7 @@ from libxlsr.errors import LibxlsrError, StreamError, UsageError
 from libxlsr.extract.frames import Frames
 from libxlsr.extract.page_tables import Mapping, PageTables, Paging
 from libxlsr.extract.sparse_file import SparseFile
-from libxlsr.extract.vcpus import Vcpu, table_address
+from libxlsr.extract.vcpus import Vcpu
 from libxlsr.formats.libxc import PAGE_SIZE
 
 FORMATS = ("raw", "elf", "xen-core", "lime")
@@ -102,16 +102,17 @@ class Guest:
         assert self.request.vaddr is not None
         if not self.vcpus:
             raise StreamError("the image has no vCPU whose page tables could be used", offset=None)
-        paging, root = self.vcpus[0].paging, self.vcpus[0].page_table
+        vcpu = self.vcpus[0]
+        root = vcpu.page_table
         if self.request.cr3 is not None:
-            if paging is Paging.NONE:
+            if vcpu.paging is Paging.NONE:
                 raise UsageError(
                     "the first vCPU has paging switched off, so that there is no telling how to "
                     f"read page tables at CR3 {self.request.cr3:#x}",
                     remedy="leave the CR3 out: virtual addresses are physical ones",
                 )
-            root = table_address(paging, self.request.cr3)
-        return PageTables(self.frames.page, paging, root).mappings(*self.request.vaddr)
+            root = vcpu.table_address(self.request.cr3)
+        return PageTables(self.frames.page, vcpu.paging, root).mappings(*self.request.vaddr)
 
 
 def frames_of(mapping: Mapping) -> tuple[int, int]:

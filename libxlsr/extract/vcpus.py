@@ -39,8 +39,16 @@ class Vcpu:
     page_table: int
     """The guest-physical address of the highest page table."""
     is_64bit: bool
+    is_pv: bool
     context: VcpuGuestContext
     """As XEN_DOMCTL_getvcpucontext would give it."""
+
+    def table_address(self, cr3: int) -> int:
+        """The guest-physical address of the page table that this vCPU finds with another CR3: as
+        its registers would have it, or (a 32-bit PV guest's, above 4 GiB) the plain address."""
+        if self.is_pv:
+            return page_table_address(self.context.width, cr3)
+        return _hvm_table_address(self.paging, cr3)
 
 
 def read_vcpus(directory: Path) -> list[Vcpu]:
@@ -87,8 +95,9 @@ def _from_hvm(number: int, cpu: HvmCpu) -> Vcpu:
         number=number,
         registers=registers,
         paging=paging,
-        page_table=table_address(paging, hvm["cr3"]),
+        page_table=_hvm_table_address(paging, hvm["cr3"]),
         is_64bit=long_mode,
+        is_pv=False,
         context=_guest_context(registers, cpu),
     )
 
@@ -123,10 +132,11 @@ def _from_pv(number: int, context: VcpuGuestContext) -> Vcpu:
         paging=Paging.FOUR_LEVEL if is_64bit else Paging.PAE,
         page_table=page_table_address(context.width, pv["cr3"]),
         is_64bit=is_64bit,
+        is_pv=True,
         context=context,
     )
 
 
-def table_address(paging: Paging, cr3: int) -> int:
-    """The guest-physical address of the page table in CR3."""
+def _hvm_table_address(paging: Paging, cr3: int) -> int:
+    """The guest-physical address of the page table in CR3, without its flags."""
     return cr3 & (0xFFFFFFE0 if paging is Paging.PAE else 0x000FFFFFFFFFF000)

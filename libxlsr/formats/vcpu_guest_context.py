@@ -154,7 +154,8 @@ def page_table_address(width: int, cr3: int) -> int:
     """The guest-physical address of the page table that a PV guest's ``ctrlreg[3]`` names.
 
     A 32-bit guest's frame number is rotated left by 12 (xen_cr3_to_pfn), a 64-bit one's shifted.
+    More than 32 bits are never a rotated number: they are taken as the address itself.
     """
-    if width == 4:
+    if width == 4 and cr3 < 1 << 32:
         return ((cr3 >> 12) | (cr3 << 20 & 0xFFF00000)) << 12
-    return cr3 & ~0xFFF
+    return cr3 & 0x000FFFFFFFFFF000

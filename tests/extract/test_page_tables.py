@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,9 +12,12 @@ import libxlsr
 from libxlsr.extract import page_tables
 from libxlsr.extract.page_tables import Mapping as Mapped
 from libxlsr.extract.page_tables import PageTables, Paging
-from libxlsr.extract.request import LAST_ADDRESS, Request
+from libxlsr.extract.request import LAST_ADDRESS, Guest, Request
+from libxlsr.extract.vcpus import read_vcpus
 from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.formats.vcpu_guest_context import VcpuGuestContext
 from libxlsr.operations.extract import extract
+from libxlsr.targets.image import layout
 from libxlsr.testing import paging
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.paging import CR0_PG_PE, CR4_LA57, CR4_PAE, EFER_LMA, LARGE, PRESENT, save
@@ -199,6 +203,26 @@ def test_32bit_pv_guests(tmp_path: Path) -> None:
     tables = {1: {3: entry(2)}, 2: {0: entry(3)}, 3: KERNEL_TABLES[4]}
     stream = paging.pv({"cr3": 1 << 12}, tables, width=4, pages=20)
     check_kernel(stream, 0xC0000000, tmp_path)
+
+
+@pytest.mark.parametrize("cr3", [None, 0x00005001, 0x1_0000_5000], ids=["own", "folded", "plain"])
+def test_a_32bit_pv_guest_whose_tables_lie_above_4_gib(cr3: int | None, tmp_path: Path) -> None:
+    high = 1 << 20
+    tables = {high + 5: {0: entry(high + 6)}, high + 6: {0: entry(high + 7)}}
+    tables[high + 7] = {0: entry(3)}
+    own = 0x00005001  # of frame 0x100005, as xen_pfn_to_cr3() has it
+    basic = tmp_path / layout.VCPUS / "0" / "basic"
+    basic.parent.mkdir(parents=True)
+    basic.write_bytes(VcpuGuestContext(4, {"cr3": own}).encode())
+    guest = Guest(
+        directory=tmp_path,
+        request=Request("raw", vaddr=(0, PAGE_SIZE - 1), cr3=cr3),
+        frames=Mock(page=reader(tables)),
+        vcpus=read_vcpus(tmp_path),
+        width=4,
+        output=Mock(),
+    )
+    assert list(guest.mappings()) == [Mapped(0, 3 << 12, PAGE_SIZE)]
 
 
 def check_kernel(stream: StreamBuilder, base: int, tmp_path: Path) -> None:
