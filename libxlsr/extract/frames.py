@@ -129,10 +129,14 @@ class Frames:
         if self._locations < 0:
             yield Run(gfn, number, self._memory, gfn * PAGE_SIZE)
             return
-        data = os.pread(self._locations, number * LOCATION_SIZE, gfn * LOCATION_SIZE)
+        size = number * LOCATION_SIZE
+        data = os.pread(self._locations, size, gfn * LOCATION_SIZE).ljust(size, b"\0")
         locations = array("Q", data)
         if sys.byteorder == "big":  # pragma: no cover - no such machine here
             locations.byteswap()
+        if 0 in locations:  # no contents were stored, only compared: zeros
+            for index, location in enumerate(locations):
+                locations[index] = location or IN_MEMORY | (gfn + index) * PAGE_SIZE
         begin = 0
         for index, step in enumerate(map(sub, locations[1:], locations), 1):
             if step != PAGE_SIZE:

@@ -115,6 +115,20 @@ def test_a_frame_that_is_only_to_be_allocated_in_the_end_keeps_its_contents(tmp_
     assert restored_digest(tmp_path / "guest") == verify(tmp_path / "image", digest=True).digest
 
 
+def test_frames_with_contents_in_a_verify_pass_only_are_zeros(tmp_path: Path) -> None:
+    absent = {10: XEN_DOMCTL_PFINFO_XTAB, 15: XEN_DOMCTL_PFINFO_XTAB}
+    stream = StreamBuilder("pvh", pages=16, types=absent)
+    tsc = stream.find(RecordType.X86_TSC_INFO)
+    stream.insert_before(tsc, record_part(RecordType.VERIFY))
+    compared = PageBatch([(10, 0), (15, 0)], stamped_page)
+    stream.insert_before(tsc, record_part(RecordType.PAGE_DATA, compared))
+    after = restored_from_compact(stream, tmp_path)
+    assert after == restored(tmp_path / "image", tmp_path / "before")
+    for gfn in absent:
+        assert after["memory"][gfn * PAGE_SIZE : (gfn + 1) * PAGE_SIZE] == bytes(PAGE_SIZE)
+    assert restored_digest(tmp_path / "before") == verify(tmp_path / "image", digest=True).digest
+
+
 def test_hvm_parameters_in_two_records_are_both_kept(tmp_path: Path) -> None:
     stream = StreamBuilder("hvm", pages=8)
     more = record_part(RecordType.HVM_PARAMS, HvmParams(((12, 0x1000),)).encode())

@@ -19,6 +19,7 @@ from libxlsr.formats.page_types import (
 )
 from libxlsr.operations.extract import extract
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.testing.pages import PageBatch, stamped_page
 from libxlsr.testing.paging import save
 
 RAW = Request("raw")
@@ -54,6 +55,26 @@ def test_a_verify_pass_changes_nothing(tmp_path: Path) -> None:
     stream = StreamBuilder("hvm", pages=20, dirtied=[[3]], verify=True)
     extract(save(stream, tmp_path / "image"), tmp_path / "raw", RAW)
     assert (tmp_path / "raw").read_bytes() == memory_of(stream)
+
+
+@pytest.mark.parametrize("source", ["file", "compressed", "restored"])
+def test_frames_with_contents_in_a_verify_pass_only_are_zeros(source: str, tmp_path: Path) -> None:
+    """One among others, and the last."""
+    absent = {10: XEN_DOMCTL_PFINFO_XTAB, 15: XEN_DOMCTL_PFINFO_XTAB}
+    stream = StreamBuilder("pvh", pages=16, types=absent)
+    stream.record(RecordType.VERIFY)
+    move_to_memory(stream)
+    stream.record(RecordType.PAGE_DATA, PageBatch([(9, 0), (10, 0), (15, 0)], stamped_page))
+    move_to_memory(stream)
+    image = save(stream, tmp_path / "image")
+    if source == "compressed":
+        (tmp_path / "image").write_bytes(gzip.compress(stream.build()))
+    elif source == "restored":
+        image = tmp_path / "guest"
+        libxlsr.restore(tmp_path / "image", target="image", output=image)
+    extract(image, tmp_path / "raw", Request("raw", frames=(9, 15)))
+    expected = [bytes(PAGE_SIZE) if gfn in absent else stream.page(gfn) for gfn in range(9, 16)]
+    assert (tmp_path / "raw").read_bytes() == b"".join(expected)
 
 
 def test_checkpoints(tmp_path: Path) -> None:

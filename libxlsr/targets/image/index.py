@@ -4,9 +4,11 @@ What ``extract`` and ``convert`` work from: an offline restore that leaves the p
 in the image, and notes their places. Beside the files of an offline restore (``layout``) there are:
 
 =====================  ===========================================================================
-``locations``          a u64 little-endian a frame: 0, or the place of its contents in the image
-                       file; with IN_MEMORY set, the place in ``memory``, for contents that lie in
-                       no file (a pipe, compressed data, a checkpoint kept aside)
+``locations``          a u64 little-endian a frame: the place of its contents in the image file;
+                       with IN_MEMORY set, the place in ``memory``, for contents that lie in no
+                       file (a pipe, compressed data, a checkpoint kept aside); 0, or nothing where
+                       the file ends before, for a frame without contents, which ``memory`` has as
+                       zeros if it was named with a type that has some (by a verify pass)
 ``records``            libxc's records but for PAGE_DATA, as they were applied, whole
 ``libxl_header``       the header of the libxl stream, absent for a bare libxc stream
 ``emulator/*.record``  the bodies of the emulator records
@@ -69,17 +71,25 @@ class IndexingRestore(LibxcRestore):
             position = os.lseek(self._reader.fileno(), 0, os.SEEK_CUR)
             self._skip_pages(position, batch.data_pages * PAGE_SIZE)
             self._check_tables_at(position, batch)
-            if not self._verifying:
-                for first_gfn, number in batch.data_runs():
-                    self._note(first_gfn, number, position)
-                    position += number * PAGE_SIZE
+            if self._verifying:
+                self._reach(batch)
+                return
+            for first_gfn, number in batch.data_runs():
+                self._note(first_gfn, number, position)
+                position += number * PAGE_SIZE
         elif self._verifying:  # nothing to compare with: the sent pages may be anywhere
             for _ in range(batch.data_pages):
                 self._stream.read(PAGE_SIZE, "the pages of PAGE_DATA")
+            self._reach(batch)
         else:
             super()._take_pages(batch)
             for first_gfn, number in batch.data_runs():
                 self._note(first_gfn, number, IN_MEMORY | first_gfn * PAGE_SIZE)
+
+    def _reach(self, batch: PageData) -> None:
+        """These frames were compared, not stored: some may have no contents but zeros."""
+        for first_gfn, number in batch.data_runs():
+            self._memory.reach(first_gfn + number)
 
     def _check_tables_at(self, position: int, batch: PageData) -> None:
         for index, gfn in batch.page_tables() if self._is_pv else ():

@@ -50,13 +50,20 @@ class GuestMemory:
         pwrite_all(self._memory, pages, first_gfn * PAGE_SIZE)
 
     def verify_pages(self, first_gfn: int, pages: Buffer) -> None:
-        """Compare consecutive frames with what is stored, and count those that differ."""
+        """Compare consecutive frames with what is stored, and count those that differ. One that
+        was not stored before has no contents: zeros."""
+        self.reach(first_gfn + len(pages) // PAGE_SIZE)
         stored = os.pread(self._memory, len(pages), first_gfn * PAGE_SIZE).ljust(len(pages), b"\0")
         if stored != pages:
             view = memoryview(pages)
             for start in range(0, len(pages), PAGE_SIZE):
                 if stored[start : start + PAGE_SIZE] != view[start : start + PAGE_SIZE]:
                     self.mismatches += 1
+
+    def reach(self, end: int) -> None:
+        """Have the file hold all frames below ``end``: those that were not stored are zeros."""
+        if os.fstat(self._memory).st_size < end * PAGE_SIZE:
+            os.ftruncate(self._memory, end * PAGE_SIZE)
 
     def set_types(self, batch: PageData) -> None:
         """Note the types of a record's frames."""
