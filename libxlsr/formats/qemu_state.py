@@ -4,12 +4,14 @@
 
     "QEVM", version u32, then sections:
     START 1 or FULL 4    section id u32, name (length u8, text), instance u32, version u32, data
+    FOOTER 0x7e          section id u32; behind each section or behind none
     EOF 0, and in streams with a description   VMDESCRIPTION 6, length u32, JSON
 
 All big-endian. A section's data has no length: only its device knows how long it is, and Xen's
 machine types leave out the footers that would mark its end. So sections are found by what their
 headers look like (ids that grow, a name, small numbers): good enough to look at, and nothing to
-restore a device from. Xen starts QEMU with suppress-vmdesc=on, and the description
+restore a device from. One ends where the next begins or EOF stands, before its footer if it has
+one. Xen starts QEMU with suppress-vmdesc=on, and the description
 is seldom there. It ends the state, which is how it is told from other bytes like its header.
 
 Source: QEMU's migration/savevm.c and docs/devel/migration.
@@ -29,13 +31,16 @@ QEMU_VM_FILE_MAGIC = b"QEVM"
 QEMU_VM_EOF = 0
 QEMU_VM_VMDESCRIPTION = 6
 QEMU_VM_CONFIGURATION = 7
+QEMU_VM_SECTION_FOOTER = 0x7E
 
 SECTIONS_MAX = 4096
 DESCRIPTION_MAX = 1 << 20
 """Bytes of a description that are parsed: QEMU's are smaller."""
 _DESCRIPTION_DEPTH = 64
-_DESCRIPTION_START = bytes([QEMU_VM_EOF, QEMU_VM_VMDESCRIPTION])
+_EOF = bytes([QEMU_VM_EOF])
+_DESCRIPTION_START = _EOF + bytes([QEMU_VM_VMDESCRIPTION])
 _LENGTH = struct.Struct(">I")
+_FOOTER = struct.Struct(">BI")
 _HEADER = re.compile(
     rb"[\x01\x04](?P<id>\0[\0-\x0f]..)(?P<length>[\x02-\xff])(?=[A-Za-z0-9])", re.DOTALL
 )
@@ -48,7 +53,8 @@ _RECORD = "EMULATOR_CONTEXT"
 
 @dataclass(frozen=True)
 class QemuSection:
-    """One device's section. ``offset`` and ``length`` count in the state, header included."""
+    """One device's section. ``offset`` and ``length`` count in the state, with the header and
+    without the footer."""
 
     section_id: int
     name: str
@@ -89,14 +95,20 @@ class QemuState:
             machine = text.decode("ascii", "replace")
             position += 5 + length
         size, description = _description(state, position)
-        return cls(version, machine, tuple(_sections(state, position)), size, description)
+        if size:
+            end = len(state) - size - _LENGTH.size - len(_DESCRIPTION_START)
+        else:
+            end = len(state) - state.endswith(_EOF)
+        return cls(version, machine, tuple(_sections(state, position, end)), size, description)
 
 
-def _sections(state: bytes, position: int) -> list[QemuSection]:
+def _sections(state: bytes, position: int, end: int) -> list[QemuSection]:
+    """The sections before ``end``, where EOF stands."""
     found: list[QemuSection] = []
+    data_begins: list[int] = []
     last_id = -1
     while len(found) < SECTIONS_MAX:
-        match = _HEADER.search(state, position)
+        match = _HEADER.search(state, position, end)
         if match is None:
             break
         position = match.start() + 1
@@ -105,7 +117,7 @@ def _sections(state: bytes, position: int) -> list[QemuSection]:
         section_id = int.from_bytes(match["id"], "big")
         if section_id <= last_id or not _NAME.match(name):
             continue
-        if len(state) - name_end < _NUMBERS.size:
+        if end - name_end < _NUMBERS.size:
             continue
         instance_id, version = _NUMBERS.unpack_from(state, name_end)
         if instance_id > _INSTANCE_MAX or version > _VERSION_MAX:
@@ -115,8 +127,18 @@ def _sections(state: bytes, position: int) -> list[QemuSection]:
         )
         last_id = section_id
         position = name_end + _NUMBERS.size
-    ends = [section.offset for section in found[1:]] + [len(state)]
-    return [replace(section, length=end - section.offset) for section, end in zip(found, ends)]
+        data_begins.append(position)
+    limits = [section.offset for section in found[1:]] + [end]
+    return [
+        replace(section, length=_data_end(state, section, begin, limit) - section.offset)
+        for section, begin, limit in zip(found, data_begins, limits)
+    ]
+
+
+def _data_end(state: bytes, section: QemuSection, begin: int, limit: int) -> int:
+    """Where a section's data ends that begins at ``begin``; at ``limit`` something else begins."""
+    footer = _FOOTER.pack(QEMU_VM_SECTION_FOOTER, section.section_id)
+    return limit - len(footer) if state.endswith(footer, begin, limit) else limit
 
 
 def _description(state: bytes, position: int) -> tuple[int, dict[str, Any] | None]:

@@ -57,7 +57,11 @@ def test_a_real_image() -> None:
     assert state["msrs"] == {"0xce": "0x80000000", "0x10a": "0x0"}
     sections = state["emulator"]["sections"]
     assert [section["name"] for section in sections][:4] == ["timer", "cpu_common", "cpu", "apic"]
-    assert sections[-1]["offset"] + sections[-1]["length"] == state["emulator"]["bytes"]
+    assert sections[-1]["name"] == "0000:00:02.0/platform"
+    header = 14 + len(sections[-1]["name"])
+    data = 4 + 256 + 4 * 4 + 1  # a PCI device's version, configuration and interrupts; the flags
+    assert sections[-1]["length"] == header + data
+    assert sections[-1]["offset"] + header + data + 1 == state["emulator"]["bytes"], "EOF is last"
 
 
 def test_each_record_stands_where_it_is_said_to(described: Any) -> None:

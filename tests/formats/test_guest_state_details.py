@@ -186,7 +186,39 @@ def test_qemus_state() -> None:
     ]
     assert decoded.sections[0].offset == 8 + len(machine)
     assert decoded.sections[1].offset == 8 + len(machine) + 19 + 20
+    assert decoded.sections[2].length == 14 + len("0000:00:01.0/PIIX3") + 9, "and no EOF"
     assert decoded.description == {"devices": []}
+
+
+FOOTER = 0x7E
+
+
+@pytest.mark.parametrize(
+    "described", [b"", struct.pack(">BI", 6, 2) + b"{}"], ids=["", "described"]
+)
+@pytest.mark.parametrize("footers", [False, True])
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0\6\0", b"\x7e", b"\x7e\0\0\0\5"], ids=bytes.hex)
+def test_a_section_ends_where_its_data_does(data: bytes, footers: bool, described: bytes) -> None:
+    state = b"QEVM\0\0\0\3"
+    for number, name in ((2, b"timer"), (7, b"ide")):
+        footer = struct.pack(">BI", FOOTER, number) if footers else b""
+        state += section(number, name, data) + footer
+    decoded = QemuState.decode(state + b"\0" + described)
+    first, last = decoded.sections
+    assert (first.offset, first.length) == (8, 14 + len("timer") + len(data))
+    assert last.offset == 8 + first.length + 5 * footers
+    assert last.length == 14 + len("ide") + len(data)
+
+
+def test_what_looks_like_a_footer_in_a_sections_header() -> None:
+    header = struct.pack(">BIB", 4, 2, 5) + b"timer" + struct.pack(">II", FOOTER, 2)
+    (timer,) = QemuState.decode(b"QEVM\0\0\0\3" + header + b"\0").sections
+    assert timer.length == len(header)
+
+
+def test_a_section_without_an_eof_behind_it() -> None:
+    (timer,) = QemuState.decode(b"QEVM\0\0\0\3" + section(0, b"timer", b"\1")).sections
+    assert timer.length == 14 + len("timer") + 1
 
 
 def with_description(text: bytes, length: int | None = None) -> QemuState:

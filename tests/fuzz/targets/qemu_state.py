@@ -21,7 +21,7 @@ def check(data: bytes) -> None:
         assert section.offset >= end
         end = section.offset + section.length
         assert section.name.isprintable()
-    assert not state.sections or end == len(data)
+    assert end <= len(data)
     ids = [section.section_id for section in state.sections]
     assert ids == sorted(set(ids))
     json.dumps(state.description)
@@ -37,7 +37,9 @@ def seeds() -> Mapping[str, bytes]:
     machine = b"\7\0\0\0\5xenfv"
     sections = _section(1, 2, b"timer", b"123") + _section(4, 7, b"0000:00:01.0/ide", bytes(40))
     description = b'{"devices": []}'
+    footers = _section(1, 2, b"timer", b"123\x7e\0\0\0\2") + _section(4, 7, b"a1", b"\x7e\0\0\0\7")
     return {
+        "footers": start + footers + b"\0",
         "sections": start + machine + sections + b"\0",
         "described": start + sections + b"\0\6\0\0\0\x0f" + description,
         "foreign": b"Foreign model",
