@@ -28,13 +28,14 @@ _ADDRESS = 0x000FFFFFFFFFF000
 
 class Paging(enum.Enum):
     """How a vCPU translates addresses: levels of tables, bits of an entry, of an index, of a
-    virtual address."""
+    virtual address; the highest level whose entries can map a large page."""
 
-    NONE = (0, 0, 0, 48)
-    LEGACY = (2, 32, 10, 32)
-    PAE = (3, 64, 9, 32)
-    FOUR_LEVEL = (4, 64, 9, 48)
-    FIVE_LEVEL = (5, 64, 9, 57)
+    NONE = (0, 0, 0, 48, 0)
+    LEGACY = (2, 32, 10, 32, 2)
+    LEGACY_SMALL_PAGES = (2, 32, 10, 32, 1)  # CR4.PSE is 0: bit 7 means nothing
+    PAE = (3, 64, 9, 32, 2)
+    FOUR_LEVEL = (4, 64, 9, 48, 3)
+    FIVE_LEVEL = (5, 64, 9, 57, 3)
 
     @property
     def levels(self) -> int:
@@ -43,6 +44,10 @@ class Paging(enum.Enum):
     @property
     def virtual_bits(self) -> int:
         return self.value[3]
+
+    @property
+    def large_levels(self) -> int:
+        return self.value[4]
 
 
 class Mapping(NamedTuple):
@@ -116,7 +121,7 @@ class PageTables:
 
     def _walk(self, level: int, table: int, base: int, first: int, last: int) -> Iterator[Mapping]:
         """The mappings of one table, which translates the addresses from ``base`` on."""
-        _levels, entry_bits, index_bits, _bits = self._paging.value
+        entry_bits, index_bits = self._paging.value[1:3]
         shift = PAGE_SHIFT + index_bits * (level - 1)
         size = 1 << shift
         low = max(first - base, 0) >> shift
@@ -135,9 +140,7 @@ class PageTables:
 
     def _is_large(self, level: int, entry: int) -> bool:
         """Whether an entry maps a large page: of 2 or 4 MiB, or of 1 GiB."""
-        return bool(entry & _PAGE_SIZE_BIT) and (
-            level == 2 or (level == 3 and self._paging.levels >= 4)
-        )
+        return level <= self._paging.large_levels and bool(entry & _PAGE_SIZE_BIT)
 
     def _target(self, level: int, entry: int, size: int) -> int:
         if self._paging is Paging.LEGACY and level == 2:  # PSE-36: bits 13 to 20 are 32 to 39

@@ -22,6 +22,7 @@ from libxlsr.formats.vcpu_guest_context import (
 from libxlsr.targets.image import layout
 
 _CR0_PG = 1 << 31
+_CR4_PSE = 1 << 4
 _CR4_PAE = 1 << 5
 _CR4_LA57 = 1 << 12
 _EFER_LMA = 1 << 10
@@ -85,12 +86,15 @@ def _from_hvm(number: int, cpu: HvmCpu) -> Vcpu:
     registers.update({name: hvm[f"{name}_sel"] & 0xFFFF for name in "cs ds es fs gs ss".split()})
     registers["kernel_gs_base"] = hvm["shadow_gs"]
     long_mode = bool(hvm["msr_efer"] & _EFER_LMA)
+    cr4 = hvm["cr4"]
     if not hvm["cr0"] & _CR0_PG:
         paging = Paging.NONE
     elif long_mode:
-        paging = Paging.FIVE_LEVEL if hvm["cr4"] & _CR4_LA57 else Paging.FOUR_LEVEL
+        paging = Paging.FIVE_LEVEL if cr4 & _CR4_LA57 else Paging.FOUR_LEVEL
+    elif cr4 & _CR4_PAE:
+        paging = Paging.PAE
     else:
-        paging = Paging.PAE if hvm["cr4"] & _CR4_PAE else Paging.LEGACY
+        paging = Paging.LEGACY if cr4 & _CR4_PSE else Paging.LEGACY_SMALL_PAGES
     return Vcpu(
         number=number,
         registers=registers,

@@ -18,6 +18,7 @@ from libxlsr.testing.pages import stamped_page
 PRESENT = 1
 LARGE = 1 << 7 | PRESENT
 CR0_PG_PE = 0x80000001
+CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 EFER_LMA = 1 << 10

@@ -20,7 +20,16 @@ from libxlsr.operations.extract import extract
 from libxlsr.targets.image import layout
 from libxlsr.testing import paging
 from libxlsr.testing.builder import StreamBuilder
-from libxlsr.testing.paging import CR0_PG_PE, CR4_LA57, CR4_PAE, EFER_LMA, LARGE, PRESENT, save
+from libxlsr.testing.paging import (
+    CR0_PG_PE,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PSE,
+    EFER_LMA,
+    LARGE,
+    PRESENT,
+    save,
+)
 
 NX = 1 << 63
 
@@ -234,6 +243,16 @@ def check_kernel(stream: StreamBuilder, base: int, tmp_path: Path) -> None:
     start = base + PAGE_SIZE - 100
     extract(image, tmp_path / "part", Request("raw", vaddr=(start, start + 299)))
     assert (tmp_path / "part").read_bytes() == pages[PAGE_SIZE - 100 :][:300]
+
+
+@pytest.mark.parametrize(("cr4", "gfn"), [(0, 3), (CR4_PSE, 0)], ids=["small", "large"])
+def test_pages_of_4_mib_are_for_who_enabled_them(cr4: int, gfn: int, tmp_path: Path) -> None:
+    tables = {2: {0: 1 << 12 | LARGE}, 1: {0: entry(3)}}
+    registers = {"cr0": CR0_PG_PE, "cr3": 0x2000, "cr4": cr4}
+    stream = paging.hvm(registers, tables, entry_width=4)
+    image = save(stream, tmp_path / "image")
+    extract(image, tmp_path / "raw", Request("raw", vaddr=(0, PAGE_SIZE - 1)))
+    assert (tmp_path / "raw").read_bytes() == stream.page(gfn)
 
 
 def test_another_address_space(tmp_path: Path) -> None:
