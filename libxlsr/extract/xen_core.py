@@ -4,7 +4,8 @@
 
     ELF header, section headers
     .note.Xen         what this is, versions, numbers of vCPUs and pages
-    .xen_prstatus     a struct vcpu_guest_context for each vCPU
+    .xen_prstatus     a struct vcpu_guest_context for each vCPU, a 32-bit one padded to the length
+                      of a 64-bit one (vcpu_guest_context_any_t)
     .xen_shared_info  PV: the shared info page
     .xen_pages        the pages
     .xen_pfn          HVM and PVH: the frame number u64 of each page
@@ -12,8 +13,11 @@
                       frames, and its page tables hold guest frames
     .shstrtab         the names
 
-Sources: docs/misc/dump-core-format.txt; tools/libs/guest/xg_core.h; xen/include/public/elfnote.h
-and version.h.
+What the contexts, the machine and the version note are is decided by what a PV guest was built as;
+an HVM or PVH guest's core is a 64-bit one, whatever mode its vCPUs are in.
+
+Sources: docs/misc/dump-core-format.txt; tools/libs/guest/xg_core.c and xg_core.h;
+xen/include/public/elfnote.h and version.h.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from collections.abc import Iterator
 from libxlsr.extract.request import Guest
 from libxlsr.formats import elf
 from libxlsr.formats.libxc import PAGE_SIZE
+from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE
 from libxlsr.targets.image import layout
 
 XEN_ELFNOTE_DUMPCORE_NONE = 0x2000000
@@ -38,10 +43,15 @@ XC_CORE_MAGIC_HVM = 0xF00FEBEE
 
 FORMAT_VERSION = 0 << 32 | 1
 _HEADER = struct.Struct("<4Q")
-_XEN_VERSION = struct.Struct("<QQ16s64s16s32s32s1024s64sQQ")
+_XEN_VERSION = {
+    width: struct.Struct(f"<QQ16s64s16s32s32s1024s64s{virt_start_and_page_size}")
+    for width, virt_start_and_page_size in ((4, "IQ4x"), (8, "QQ"))
+}
+"""By the guest's width; both of the same length, elfnote_dump_xen_version()."""
 _VIRT_START = {4: 0xF5800000, 8: 0xFFFF800000000000}
 """Where the machine-to-physical table begins: XENVER_platform_parameters."""
 
+_PRSTATUS_SIZE = max(VCPU_GUEST_CONTEXT_SIZE.values())
 _PFNS = 1 << 16
 """Frame numbers that are written in one go."""
 
@@ -54,11 +64,13 @@ def write(guest: Guest) -> int:
     if not pages:
         raise guest.nothing_there()
 
-    prstatus = b"".join(vcpu.context.encode() for vcpu in guest.vcpus)
+    width = guest.width if is_pv else 8
+    contexts = [vcpu.context.encode() for vcpu in guest.vcpus]
     parts = {
-        ".note.Xen": _notes(guest, is_pv, pages),
-        ".xen_prstatus": prstatus,
+        ".note.Xen": _notes(guest, is_pv, width, pages),
+        ".xen_prstatus": b"".join(context.ljust(_PRSTATUS_SIZE, b"\0") for context in contexts),
     }
+    entry_sizes = {".xen_prstatus": _PRSTATUS_SIZE, ".xen_shared_info": PAGE_SIZE}
     if is_pv:
         parts[".xen_shared_info"] = (guest.directory / layout.SHARED_INFO).read_bytes()
     # A reader of volatility's takes the n-th name for the n-th section's.
@@ -83,10 +95,9 @@ def write(guest: Guest) -> int:
 
     position += shnum * elf.SHDR_SIZE
     for name, data in parts.items():
-        is_note = name == ".note.Xen"
-        size_each = len(data) // max(len(guest.vcpus), 1) if name == ".xen_prstatus" else 0
-        section_type = elf.SHT_NOTE if is_note else elf.SHT_PROGBITS
-        guest.output.write(data, place(name, section_type, len(data), 8, size_each))
+        section_type = elf.SHT_NOTE if name == ".note.Xen" else elf.SHT_PROGBITS
+        start = place(name, section_type, len(data), 8, entry_sizes.get(name, 0))
+        guest.output.write(data, start)
     pages_at = place(".xen_pages", elf.SHT_PROGBITS, pages * PAGE_SIZE, PAGE_SIZE, PAGE_SIZE)
     pfns_at = place(frame_section, elf.SHT_PROGBITS, pages * entry, 8, entry)
     guest.output.write(strings, place(".shstrtab", elf.SHT_STRTAB, len(strings), 1))
@@ -98,7 +109,7 @@ def write(guest: Guest) -> int:
             guest.output.write(data, pfns_at)
             pfns_at += len(data)
 
-    machine = elf.EM_386 if is_pv and guest.width == 4 else elf.EM_X86_64
+    machine = elf.EM_386 if width == 4 else elf.EM_X86_64
     header = elf.file_header(64, machine, shoff=elf.EHDR_SIZE[64], shnum=shnum, shstrndx=1)
     headers = b"".join(sections[name].encode() for name in names)
     guest.output.write(header + bytes(elf.SHDR_SIZE) + headers, 0)
@@ -119,12 +130,12 @@ def _frame_numbers(gfn: int, number: int, copies: int) -> Iterator[bytes]:
         yield entries.tobytes()
 
 
-def _notes(guest: Guest, is_pv: bool, pages: int) -> bytes:
+def _notes(guest: Guest, is_pv: bool, width: int, pages: int) -> bytes:
     magic = XC_CORE_MAGIC if is_pv else XC_CORE_MAGIC_HVM
     header = _HEADER.pack(magic, len(guest.vcpus), pages, PAGE_SIZE)
     major, minor = _xen_version(guest)
     empty = (b"",) * 7
-    version = _XEN_VERSION.pack(major, minor, *empty, _VIRT_START[guest.width], PAGE_SIZE)
+    version = _XEN_VERSION[width].pack(major, minor, *empty, _VIRT_START[width], PAGE_SIZE)
     return (
         elf.note("Xen", XEN_ELFNOTE_DUMPCORE_NONE, b"")
         + elf.note("Xen", XEN_ELFNOTE_DUMPCORE_HEADER, header)

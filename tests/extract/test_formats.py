@@ -15,7 +15,7 @@ from elftools.elf.segments import NoteSegment
 
 from libxlsr.extract.request import Request
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
-from libxlsr.formats.libxc_pv import SharedInfo
+from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE, SharedInfo
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_XTAB
 from libxlsr.formats.vcpu_guest_context import VcpuGuestContext
 from libxlsr.operations.extract import extract
@@ -256,14 +256,42 @@ def test_xen_core_of_a_pv_guest(width: int, tmp_path: Path) -> None:
     stream = paging.pv({"rip": 0x1234, "cr3": 0x1000}, {}, width=width, pages=8)
     stream.find(RecordType.SHARED_INFO).body = SharedInfo(b"\x5a" * PAGE_SIZE).encode()
     save(stream, tmp_path / "image")
-    found = sections(write(tmp_path, "xen-core", frames=(2, 4)))
-    header = struct.unpack("<4Q", xen_notes(found[".note.Xen"])[0x2000001])
-    assert header == (0xF00FEBED, 1, 3, 4096)
+    path = write(tmp_path, "xen-core", frames=(2, 4))
+    found = sections(path)
+    notes = xen_notes(found[".note.Xen"])
+    assert struct.unpack("<4Q", notes[0x2000001]) == (0xF00FEBED, 1, 3, 4096)
+    assert len(notes[0x2000002]) == 1280
+    if width == 4:  # u64 is aligned to 4 bytes only
+        assert struct.unpack("<IQ4x", notes[0x2000002][-16:]) == (0xF5800000, 4096)
+    else:
+        assert struct.unpack("<QQ", notes[0x2000002][-16:]) == (0xFFFF800000000000, 4096)
     assert struct.unpack("<6Q", found[".xen_p2m"]) == (2, 2, 3, 3, 4, 4)
     assert found[".xen_pages"] == pages_of(stream, 2, 3)
     assert found[".xen_shared_info"] == b"\x5a" * PAGE_SIZE
-    assert VcpuGuestContext.decode(found[".xen_prstatus"]).registers["rip"] == 0x1234
     assert ".xen_pfn" not in found
+    check_with_readelf(path)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_xen_core_of_a_pv_guest_has_vcpus_of_one_size(width: int, tmp_path: Path) -> None:
+    stream = paging.pv({"rip": 0x1234}, {}, width=width, vcpus=2)
+    save(stream, tmp_path / "image")
+    with open(write(tmp_path, "xen-core"), "rb") as file:
+        elf = ELFFile(file)
+        assert elf["e_machine"] == {4: "EM_386", 8: "EM_X86_64"}[width]
+        (section,) = (s for s in elf.iter_sections() if s.name == ".xen_prstatus")
+        assert (section["sh_size"], section["sh_entsize"]) == (2 * 5168, 5168)
+        first = section.data()[:5168]
+    context = first[: VCPU_GUEST_CONTEXT_SIZE[width]]
+    assert VcpuGuestContext.decode(context).registers["rip"] == 0x1234
+    assert first[len(context) :] == bytes(5168 - len(context))
+
+
+def test_xen_core_of_an_hvm_guest_in_32bit_mode_is_a_64bit_one(tmp_path: Path) -> None:
+    save(paging.hvm({"rip": 0x100020, "cs_sel": 8}), tmp_path / "image")
+    path = write(tmp_path, "xen-core")
+    version = xen_notes(sections(path)[".note.Xen"])[0x2000002]
+    assert struct.unpack("<QQ", version[-16:]) == (0xFFFF800000000000, 4096)
 
 
 def test_lime(pvh: StreamBuilder, tmp_path: Path) -> None:
