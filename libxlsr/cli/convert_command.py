@@ -26,6 +26,8 @@ def add_parser(commands: Any) -> None:
         description="Writes an image anew. It must be whole: what a restore would refuse is "
         "refused. What is written restores to the same guest. An image of Xen 4.5 or older "
         "becomes one of today's.",
+        epilog="exit codes: 0 it is written; 1 the image is bad; 2 wrong usage; 3 a file could not "
+        "be read or written; 4 aborted or timed out",
     )
     parser.add_argument("image", metavar="IMAGE", help="the image; - reads standard input")
     parser.add_argument("output", type=output_file, metavar="OUTPUT", help="the file to make")

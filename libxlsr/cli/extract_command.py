@@ -25,6 +25,9 @@ def add_parser(commands: Any) -> None:
         help="write a guest's memory for debuggers and forensic tools",
         description="Writes the memory in an image as a raw file, an ELF core (gdb, drgn, crash), "
         "what `xl dump-core` writes, or for LiME's readers (volatility).",
+        epilog="exit codes: 0 it is written; 1 the image is bad; 2 wrong usage, or the image has "
+        "nothing of what was asked for; 3 a file could not be read or written; 4 aborted or timed "
+        "out",
     )
     parser.add_argument(
         "image",

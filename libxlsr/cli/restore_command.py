@@ -41,6 +41,8 @@ def add_parser(commands: Any) -> None:
         description="Brings a guest back to life: on a Xen host as a domain, elsewhere offline, "
         "as files. Takes what `xl save` wrote, a bare libxl or libxc stream, also compressed with "
         "gzip, xz or zstd.",
+        epilog="exit codes: 0 the guest is restored; 1 the image is bad; 2 wrong usage; 3 the "
+        "machine can't; 4 aborted or timed out. All but 0 leave nothing of the guest behind",
     )
     parser.add_argument("image", metavar="FILE", help="the image; - reads standard input")
     parser.add_argument(

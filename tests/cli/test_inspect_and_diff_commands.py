@@ -51,14 +51,6 @@ def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFi
     assert description["image"]["guest"] == "pv"
 
 
-@pytest.mark.parametrize("command", ["inspect", "diff"])
-def test_help_lists_the_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main([command, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(f"{code} " in said.partition("exit codes: ")[2] for code in range(5))
-
-
 @pytest.mark.parametrize(
     "arguments",
     ["inspect --html - IMAGE", "extract IMAGE -", "convert IMAGE -"],
