@@ -9,8 +9,10 @@ from typing import Any
 from libxlsr.cli.arguments import image_source, output_file
 from libxlsr.cli.report import Report
 from libxlsr.contents.guest_state import flattened
+from libxlsr.contents.qemu_description import described_devices
 from libxlsr.operations.contents import inspect as inspect_image
 from libxlsr.operations.contents import write_page
+from libxlsr.verify.findings import Finding, where_and_what
 
 ROWS_MAX = 20
 LIST_MAX = 12
@@ -151,11 +153,12 @@ def _state(state: dict[str, Any], everything: bool) -> list[str]:
         if kind == "cpuid":
             lines += _cpuid(value, everything)
         elif kind == "emulator":
-            lines += _emulator(value)
+            lines += _emulator(value, everything)
         elif kind in ("hvm_context", "vcpus") and not everything:
             lines += _table(kind, [(name, _short(inner)) for name, inner in value.items()])
         else:
-            lines += _table(kind, [(path, _text(leaf)) for path, leaf in flattened(value)])
+            rows = [(path, _text(leaf, everything)) for path, leaf in flattened(value)]
+            lines += _table(kind, rows)
     return lines
 
 
@@ -165,7 +168,7 @@ def _short(value: Any) -> str:
     wanted = [path for path in leaves if path.split(".")[-1] in ("rip", "rsp", "cr0", "cr3", "cr4")]
     if wanted:
         return " ".join(f"{path.split('.')[-1]}={leaves[path]}" for path in wanted)
-    text = " ".join(f"{path}={_text(leaf)}" for path, leaf in leaves.items())
+    text = " ".join(f"{path}={_text(leaf, False)}" for path, leaf in leaves.items())
     return text if len(text) <= 90 else f"{text[:90]}..."
 
 
@@ -179,27 +182,58 @@ def _cpuid(value: dict[str, Any], everything: bool) -> list[str]:
     return _table("cpuid", rows)
 
 
-def _emulator(value: dict[str, Any]) -> list[str]:
+def _emulator(value: dict[str, Any], everything: bool) -> list[str]:
     rows = [("emulator", value["emulator"]), ("state", f"{value['bytes']} bytes")]
+    description = None
+    if "version" in value:  # else the state is not QEMU's
+        description = value["description"]
+        rows += [
+            ("version", str(value["version"])),
+            ("machine", "(not named)" if value["machine"] is None else value["machine"]),
+            ("description", _extent(description, value["description_bytes"])),
+        ]
     rows += [
         (section["name"], f"version {section['version']}, {section['length']} bytes")
         for section in value.get("sections", [])
     ]
-    return _table("device model", rows)
+    lines = _table("device model", rows)
+    if everything and description is not None:
+        lines += _table("device model's description", _described(description))
+    return lines
 
 
-def _text(leaf: Any) -> str:
+def _extent(description: dict[str, Any] | None, size: int) -> str:
+    if not size:
+        return "none"
+    if description is None:
+        return f"{size} bytes, too large to be read"
+    return f"{size} bytes, of {len(described_devices(description))} devices"
+
+
+def _described(description: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            device.name,
+            f"instance {device.instance_id}, version {device.version}, {device.fields} fields, "
+            f"{device.size} bytes"
+            + (f", subsections {' '.join(device.subsections)}" if device.subsections else ""),
+        )
+        for device in described_devices(description)
+    ]
+
+
+def _text(leaf: Any, everything: bool) -> str:
     if isinstance(leaf, list):
-        text = " ".join(str(item) for item in leaf[:LIST_MAX])
-        return text + (" ..." if len(leaf) > LIST_MAX else "")
+        shown = leaf if everything else leaf[:LIST_MAX]
+        return " ".join(map(str, shown)) + (" ..." if len(shown) < len(leaf) else "")
     return str(leaf)
 
 
 def _findings(description: dict[str, Any]) -> list[str]:
-    rows = [
-        (finding["id"], f"{finding['severity']}: {finding['message']}")
-        for finding in description["findings"]
-    ]
+    rows = []
+    for members in description["findings"]:
+        finding = Finding(**{name: members[name] for name in Finding._fields})
+        rows.append((finding.id, f"{finding.severity.value}: {where_and_what(finding)}"))
     return _table("Findings", rows) + _table(
         "Left out", [(str(n), what) for n, what in enumerate(description["left_out"], 1)]
     )

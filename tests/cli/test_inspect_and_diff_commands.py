@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 from pathlib import Path
 
 import pytest
 
 from libxlsr.cli.main import main
+from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder, config_json
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
@@ -44,6 +47,71 @@ def test_inspect_says_more(images: tuple[str, str], capsys: pytest.CaptureFixtur
     assert "Rounds" in out
 
 
+def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
+    """What inspect prints in its two columns, by the first of them."""
+    assert main(["inspect", *arguments]) == 0
+    rows: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        name, _, value = line.strip().partition("  ")
+        rows.setdefault(name, []).append(value.strip())
+    return rows
+
+
+def test_lists_are_cut_for_a_person_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(EXAMPLE)]) == 0
+    assert "..." in capsys.readouterr().out
+    rows = shown(["-v", str(EXAMPLE)], capsys)
+    assert not [value for values in rows.values() for value in values if "..." in value]
+    assert len(rows["IOAPIC[0].redirtbl"][0].split()) == 48
+    assert len(rows["MTRR[0].variable"][0].split()) == 16
+    assert len(rows["RTC[0].cmos"][0].split()) == 14
+
+
+DESCRIPTION = {
+    "devices": [
+        {
+            "name": "timer",
+            "instance_id": 0,
+            "vmsd_name": "timer",
+            "version": 2,
+            "fields": [{"name": "ticks", "size": 8}, {"name": "pair", "size": 2, "array_len": 3}],
+            "subsections": [{"vmsd_name": "timer/icount", "fields": [{"size": 8}]}],
+        },
+        {"name": 7, "fields": [{"size": "x"}, None], "subsections": 9},
+        "no device",
+    ]
+}
+
+
+def test_the_device_models_header_and_description(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = struct.pack(">BI", 7, 5) + b"xenfv"
+    text = json.dumps(DESCRIPTION).encode()
+    described = machine + b"\0\6" + struct.pack(">I", len(text)) + text
+    path = tmp_path / "image"
+    path.write_bytes(StreamBuilder(emulator=b"QEVM\0\0\0\3" + described).build())
+    rows = shown([str(path)], capsys)
+    assert rows["version"] == ["3"]
+    assert rows["machine"] == ["xenfv"]
+    assert rows["description"] == [f"{len(text)} bytes, of 2 devices"]
+    assert "timer" not in rows
+    rows = shown(["-v", str(path)], capsys)
+    assert rows["timer"] == ["instance 0, version 2, 2 fields, 22 bytes, subsections timer/icount"]
+    assert rows["7"] == ["instance ?, version ?, 1 fields, 0 bytes"]
+
+
+def test_a_device_model_that_says_little_of_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = shown([str(EXAMPLE)], capsys)
+    assert (rows["version"], rows["machine"]) == (["3"], ["(not named)"])
+    assert rows["description"] == ["none"]
+    path = tmp_path / "image"
+    path.write_bytes(StreamBuilder(emulator=b"none of QEMU's").build())
+    assert "description" not in shown(["-v", str(path)], capsys)
+
+
 def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", images[0]]) == 0
     description = json.loads(capsys.readouterr().out)
@@ -78,9 +146,15 @@ def test_a_file_of_that_name(images: tuple[str, str], monkeypatch: pytest.Monkey
 
 def test_inspect_of_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cut"
-    path.write_bytes(StreamBuilder().build()[:-8])
+    stream = StreamBuilder()
+    tsc = stream.find(RecordType.X86_TSC_INFO)
+    tsc.body = struct.pack("<IIQII", 9, 0, 0, 0, 0)
+    path.write_bytes(stream.build()[:-8])
     assert main(["inspect", str(path)]) == 1
-    assert "truncated  error: the image ends" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    place = f"at offset {stream.offset_of(tsc) + 8:#x}, libxc record [0-9]+ .X86_TSC_INFO."
+    assert re.search(f"tsc-info +error: {place}: TSC mode is", out)
+    assert re.search("truncated +error: at offset 0x[0-9a-f]+, libxl record 3: the image ends", out)
     path.write_bytes(b"no image")
     assert main(["inspect", str(path)]) == 1
     assert "this is no Xen image" in capsys.readouterr().err
