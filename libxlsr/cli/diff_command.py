@@ -17,7 +17,7 @@ from libxlsr.contents.difference import (
 )
 from libxlsr.errors import UsageError
 from libxlsr.operations.contents import diff as diff_images
-from libxlsr.verify.memory_checks import frame_range
+from libxlsr.verify.frame_ranges import frame_range
 
 RANGES_SHOWN = 8
 VALUE_MAX = 80

@@ -81,19 +81,21 @@ class GuestDigest:
         """The contents of consecutive frames."""
         self._put(first_gfn, _page_digests(data))
 
-    def differing(self, first_gfn: int, data: bytes | memoryview) -> int:
-        """How many of these frames have other contents than those that pages() was told, of those
+    def differing(self, first_gfn: int, data: bytes | memoryview) -> list[int]:
+        """Which of these frames have other contents than those that pages() was told, of those
         that are kept."""
         digests = _page_digests(data)
-        found = 0
+        found: list[int] = []
         for index, place, count in _places(first_gfn, len(digests) // FRAME_DIGEST_SIZE):
             piece, digests = _split(digests, count)
             if index not in self._slots and len(self._slots) == CHUNKS_MAX:
                 continue
             known = self._get(index, place, count)
-            found += sum(
-                known[start : start + FRAME_DIGEST_SIZE] != piece[start : start + FRAME_DIGEST_SIZE]
+            found += (
+                (index << CHUNK_SHIFT) + place + start // FRAME_DIGEST_SIZE
                 for start in range(0, len(piece), FRAME_DIGEST_SIZE)
+                if known[start : start + FRAME_DIGEST_SIZE]
+                != piece[start : start + FRAME_DIGEST_SIZE]
             )
         return found
 

@@ -28,6 +28,7 @@ _VALUES = bytes(
 ).ljust(256, b"\0")
 # What it keeps when it is named again: that there were contents before.
 _KEPT = bytes(byte & HAS_DATA for byte in range(256))
+_ALL_NAMED = bytes(range(NAMED, 256))
 _SCATTERED = 8
 """Frames in a run, on average, below which they are taken one by one."""
 
@@ -76,35 +77,45 @@ class FrameMap:
         del counts[0]
         return counts
 
+    def ranges(self, values: bytes, end: int) -> Iterator[tuple[int, int]]:
+        """``(first, number)`` of each longest run of frames below ``end`` with one of these bytes;
+        0 stands for frames that were not named, of those in chunks in which one was."""
+        wanted = re.compile(b"[" + re.escape(values) + b"]+")
+        begin = position = 0
+        for first, chunk, limit in self._below(end):
+            for match in wanted.finditer(chunk, 0, limit):
+                if first + match.start() > position:
+                    if position > begin:
+                        yield begin, position - begin
+                    begin = first + match.start()
+                position = first + match.end()
+        if position > begin:
+            yield begin, position - begin
+
     def gaps(self, end: int) -> Iterator[tuple[int, int]]:
         """``(first, number)`` of each longest run of frames below ``end`` that were not named."""
-        begin = position = 0  # begin: of the gap that reaches up to position
-        for first, chunk in self.chunks():
-            if first >= end:
-                break
-            position = first
-            limit = min(CHUNK_FRAMES, end - first)
-            missing = chunk.find(0, 0, limit) >= 0
-            for match in re.compile(rb"\0+").finditer(chunk, 0, limit if missing else 0):
-                named = first + match.start()
-                if named > position and position > begin:
-                    yield begin, position - begin
-                if named > position:
-                    begin = named
-                position = first + match.end()
-            if position < first + CHUNK_FRAMES:
-                if position > begin:
-                    yield begin, position - begin
-                begin = position = first + CHUNK_FRAMES
-        if end > begin:
-            yield begin, end - begin
+        position = 0
+        for first, number in self.ranges(_ALL_NAMED, end):
+            if first > position:
+                yield position, first - position
+            position = first + number
+        if end > position:
+            yield position, end - position
 
     def unnamed(self) -> int:
         """How many frames below ``end`` were not named, of those in chunks in which one was."""
-        return sum(
-            chunk.count(0, 0, max(min(CHUNK_FRAMES, self.end - first), 0))
-            for first, chunk in self.chunks()
-        )
+        return sum(chunk.count(0, 0, limit) for _, chunk, limit in self._below(self.end))
+
+    def named(self, end: int) -> int:
+        """How many frames below ``end`` were named."""
+        return sum(limit - chunk.count(0, 0, limit) for _, chunk, limit in self._below(end))
+
+    def _below(self, end: int) -> Iterator[tuple[int, bytearray, int]]:
+        """As chunks(), with how many of each chunk's frames lie below ``end``."""
+        for first, chunk in self.chunks():
+            if first >= end:
+                break
+            yield first, chunk, min(CHUNK_FRAMES, end - first)
 
     def _chunk(self, index: int) -> bytearray | None:
         chunk = self._chunks.get(index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from itertools import islice
 from typing import Callable
 
 from libxlsr.errors import StreamError
@@ -15,8 +14,13 @@ from libxlsr.formats.page_data import PageData
 from libxlsr.formats.pv_page_table import check_table
 from libxlsr.verify.findings import message_of
 from libxlsr.verify.frame_map import HAS_DATA, NAMED, TYPE_MASK, FrameMap
+from libxlsr.verify.frame_ranges import first_ranges
 
-_GAPS_SHOWN = 4
+_WITHOUT_DATA = bytes([NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC])
+_UNNAMED = b"\0"
+_BROKEN = bytes(
+    NAMED | page_types.XEN_DOMCTL_PFINFO_BROKEN | had_data for had_data in (0, HAS_DATA)
+)
 _ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
 
 Report = Callable[[str, str], None]
@@ -87,15 +91,21 @@ class MemoryChecks:
                 "frames-untracked", f"{self.frames.untracked} entries were not kept track of"
             )
             if all_frames_named and (missing := self.frames.unnamed()):
-                self._report("frames-missing", f"{missing} of those that were kept track of")
+                self._report(
+                    "frames-missing",
+                    f"{missing} of those that were kept track of: "
+                    f"{first_ranges(self.frames.ranges(_UNNAMED, self.frames.end))}",
+                )
         elif all_frames_named:
             self._check_gaps()
         counts = self.frames.counts()
-        if without := counts[NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC]:
-            self._report("frames-without-data", f"{without} frames")
-        broken = NAMED | page_types.XEN_DOMCTL_PFINFO_BROKEN
-        if number := counts[broken] + counts[broken | HAS_DATA]:
-            self._report("frames-broken", f"{number} frames")
+        for finding_id, values in (
+            ("frames-without-data", _WITHOUT_DATA),
+            ("frames-broken", _BROKEN),
+        ):
+            if number := sum(counts[value] for value in values):
+                shown = first_ranges(self.frames.ranges(values, self.frames.end))
+                self._report(finding_id, f"{number} frames: {shown}")
         if self._pv:
             self._check_p2m_frames()
 
@@ -108,15 +118,9 @@ class MemoryChecks:
 
     def _check_gaps(self) -> None:
         end = self.p2m_covered if self._pv else self.frames.end
-        missing = 0
-        shown: list[str] = []
-        for first, number in self.frames.gaps(end):
-            missing += number
-            if len(shown) < _GAPS_SHOWN:
-                shown.append(frame_range(first, number))
-        if missing:
-            more = ", ..." if sum(1 for _ in islice(self.frames.gaps(end), 5)) > 4 else ""
-            self._report("frames-missing", f"{missing} of {end} frames: {', '.join(shown)}{more}")
+        if missing := end - self.frames.named(end):
+            shown = first_ranges(self.frames.gaps(end))
+            self._report("frames-missing", f"{missing} of {end} frames: {shown}")
 
     def _check_p2m_frames(self) -> None:
         ordinary = NAMED | HAS_DATA | page_types.XEN_DOMCTL_PFINFO_NOTAB
@@ -127,8 +131,3 @@ class MemoryChecks:
                     f"frame {index} of the P2M is at pfn {pfn:#x}, which is no ordinary frame "
                     "with contents",
                 )
-
-
-def frame_range(first: int, number: int) -> str:
-    """A range of guest frames as messages show it."""
-    return f"{first:#x}" if number == 1 else f"{first:#x}-{first + number - 1:#x}"

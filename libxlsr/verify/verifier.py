@@ -15,6 +15,7 @@ from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
+from libxlsr.verify.frame_ranges import CountedFrames, first_ranges
 from libxlsr.walk.opening import OpenedImage, open_image
 from libxlsr.walk.source import CompressionDamaged
 from libxlsr.walk.visitor import Record
@@ -127,7 +128,7 @@ class Verification(Checks):
         super().__init__(findings)
         self._full = full
         self._digest = digest
-        self._differing = 0
+        self._differing = CountedFrames()
         self.digest: str | None = None
 
     @property
@@ -146,7 +147,8 @@ class Verification(Checks):
         if self._digest is None:
             return
         if self.comparing:
-            self._differing += self._digest.differing(first_gfn, data)
+            for gfn in self._digest.differing(first_gfn, data):
+                self._differing.add(gfn)
         else:
             self._digest.pages(first_gfn, data)
 
@@ -190,8 +192,9 @@ class Verification(Checks):
 
     def ended(self, *, whole: bool, offset: int) -> None:
         super().ended(whole=whole, offset=offset)
-        if self._differing:
-            self.report("verify-mismatch", f"{self._differing} frames")
+        if self._differing.number:
+            shown = first_ranges(self._differing.ranges)
+            self.report("verify-mismatch", f"{self._differing.number} frames: {shown}")
         if self._digest is None or not whole or self.memory is None:
             return
         if not self.memory.frames.untracked:

@@ -435,6 +435,61 @@ def test_a_finding_says_where() -> None:
     )
 
 
+RANGES = "0x1-0x3, 0x5, 0x7, 0x9-0xa, ..."
+SCATTERED = (1, 2, 3, 5, 7, 9, 10, 12)
+
+
+def message_of_the(finding_id: str, data: bytes, **options: Any) -> str:
+    (message,) = [
+        finding.message
+        for finding in verify_bytes(data, **options).findings
+        if finding.id == finding_id
+    ]
+    return message
+
+
+def test_frames_that_are_found_are_named() -> None:
+    without = StreamBuilder(types=dict.fromkeys(SCATTERED, 0xE)).build()
+    assert message_of_the("frames-without-data", without) == f"8 frames: {RANGES}"
+    broken = StreamBuilder(types=dict.fromkeys(SCATTERED, 0xD)).build()
+    assert message_of_the("frames-broken", broken) == f"8 frames: {RANGES}"
+    missing = page_data(*(frame for frame in SIXTEEN if frame[0] not in SCATTERED))
+    assert message_of_the("frames-missing", missing) == f"8 of 16 frames: {RANGES}"
+    few = StreamBuilder(types=dict.fromkeys(SCATTERED[:6], 0xE)).build()
+    assert message_of_the("frames-without-data", few) == "6 frames: 0x1-0x3, 0x5, 0x7, 0x9"
+
+
+def test_ranges_that_go_on_in_the_next_chunk() -> None:
+    edge = range((1 << 16) - 2, (1 << 16) + 3)
+    frames = [(gfn, 0xE if gfn in edge else 0xF) for gfn in range(edge.stop + 10)]
+    stream = StreamBuilder()
+    stream.find(T.PAGE_DATA).body = PageBatch(frames[: 1 << 15])
+    for start in (1 << 15, 1 << 16):
+        more = record_part(T.PAGE_DATA, PageBatch(frames[start : start + (1 << 15)]))
+        stream.insert_before(stream.find(T.X86_TSC_INFO), more)
+    data = stream.build()
+    assert message_of_the("frames-without-data", data) == "5 frames: 0xfffe-0x10002"
+
+
+def test_frames_missing_where_not_all_are_kept_track_of() -> None:
+    far = ((gfn << 16, 0xF) for gfn in range(1, 1100))
+    message = message_of_the("frames-missing", page_data(*SIXTEEN[:3], *SIXTEEN[5:], *far))
+    assert message.endswith(
+        "of those that were kept track of: 0x3-0x4, 0x10-0xffff, 0x10001-0x1ffff, "
+        "0x20001-0x2ffff, ..."
+    )
+
+
+def test_frames_that_differ_are_named() -> None:
+    stream = StreamBuilder(verify=True)
+    for first, generation in ((0, 0), (8, 7)):
+        half = PageBatch(SIXTEEN[first : first + 8], generation=generation)
+        stream.insert_before(stream.find(T.X86_TSC_INFO), record_part(T.PAGE_DATA, half))
+    stream.parts.remove(stream.find(T.PAGE_DATA, 1))
+    message = message_of_the("verify-mismatch", stream.build(), digest=True)
+    assert message == "8 frames: 0x8-0xf"
+
+
 def test_a_short_entry_is_found_where_it_says_its_length() -> None:
     stream = StreamBuilder()
     part = stream.find(T.HVM_CONTEXT)
