@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import lzma
 import os
@@ -19,15 +18,37 @@ WINDOW_MAX = 128 << 20
 """Bytes that a decompressor may take for its window or dictionary: what ``zstd -d`` allows without
 ``--long``; ``xz -9`` needs 65 MiB."""
 
+_ENDS_TOO_EARLY = "the compressed data ends too early"
+
 _ZSTD_CHUNK = 1024
 """Compressed bytes at a time: a block of 4 bytes may stand for 128 KiB (RFC 8878, 3.1.1.2), so that
 these become 32 MiB at the most."""
 
 
+def _behind_padding(data: bytes, source: BinaryIO) -> bytes:
+    """The next bytes that are no zero padding, of which ``data`` may have some; none at the end."""
+    data = data.lstrip(b"\0")
+    while not data and (piece := source.read(CHUNK)):
+        data = piece.lstrip(b"\0")
+    return data
+
+
 def _gzip_chunks(source: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=source, mode="rb") as plain:
-        while chunk := plain.read(CHUNK):
-            yield chunk
+    # GzipFile would do, but where something else follows it keeps the last of what it decompressed.
+    data = source.read(CHUNK)
+    while data:
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # with gzip's header and checksum
+        while not member.eof:
+            if not data:
+                raise EOFError(_ENDS_TOO_EARLY)
+            chunk = member.decompress(data, CHUNK)
+            if chunk:
+                yield chunk
+            data = member.unconsumed_tail
+            if not data and not member.eof:
+                data = source.read(CHUNK)
+        # Members may follow each other (RFC 1952, 2.2); gzip(1) takes zero padding too.
+        data = _behind_padding(member.unused_data, source)
 
 
 def _xz_chunks(source: BinaryIO) -> Iterator[bytes]:
@@ -37,13 +58,13 @@ def _xz_chunks(source: BinaryIO) -> Iterator[bytes]:
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX)
         while not decompressor.eof:
             if decompressor.needs_input and not data:
-                raise EOFError("the compressed data ends too early")
+                raise EOFError(_ENDS_TOO_EARLY)
             chunk = decompressor.decompress(data, CHUNK)
             if chunk:
                 yield chunk
             data = source.read(CHUNK) if decompressor.needs_input else b""
         # Streams may follow each other, with zero padding between them (.xz format, 2.2).
-        data = (decompressor.unused_data or data).lstrip(b"\0") or source.read(CHUNK).lstrip(b"\0")
+        data = _behind_padding(decompressor.unused_data, source)
 
 
 def _zstd_chunks(source: BinaryIO) -> Iterator[bytes]:
@@ -62,7 +83,7 @@ def _zstd_chunks(source: BinaryIO) -> Iterator[bytes]:
             frame = decompressor.decompressobj()
             while not frame.eof:
                 if not data:
-                    raise EOFError("the compressed data ends too early")
+                    raise EOFError(_ENDS_TOO_EARLY)
                 chunk = frame.decompress(data)
                 if chunk:  # nothing comes before a block, of up to 128 KiB, is whole
                     yield chunk
@@ -130,7 +151,7 @@ class Decompression:
         OSError, and BackendUnavailable for zstd without its package."""
         try:
             yield from _CODECS[self._codec](io.BufferedReader(self._raw, CHUNK))
-        except (zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+        except (zlib.error, lzma.LZMAError, EOFError) as error:
             count = self.compressed_bytes
             raise StreamError(
                 f"the {self._codec} data is damaged after {count} compressed bytes ({error})",
