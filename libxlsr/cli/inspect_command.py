@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from typing import Any
 
 from libxlsr.cli.arguments import image_source, output_file
@@ -66,7 +65,7 @@ def _lines(description: dict[str, Any], *, everything: bool) -> list[str]:
     return [
         *_image(description),
         *_memory(description["memory"], everything),
-        *_records(description["records"]),
+        *_records(description["record_counts"]),
         *_state(description["state"], everything),
         *_findings(description),
     ]
@@ -137,14 +136,12 @@ def _rounds(rounds: list[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-def _records(records: list[dict[str, Any]]) -> list[str]:
-    numbers: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for record in records:
-        name = f"{record['layer']} {record['name']}"
-        numbers[name] += 1
-        sizes[name] += record["length"]
-    return _table("Records", [(name, f"{numbers[name]}, {sizes[name]} bytes") for name in numbers])
+def _records(counts: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        (f"{kind['layer']} {kind['name']}", f"{kind['number']}, {kind['bytes']} bytes")
+        for kind in counts
+    ]
+    return _table("Records", rows)
 
 
 def _state(state: dict[str, Any], everything: bool) -> list[str]:

@@ -1,12 +1,13 @@
 """Collects what there is to show of an image, with the checks of verify on the way.
 
 Kept are the last record of each kind of state (where records add to one another, the checks have
-put them together), where each record stands, and which frames came when. Each is bounded: an image
-can have more records than there is room for, and then says so.
+put them together), where each record stands, how many there are of each kind, and which frames came
+when. Each is bounded: an image can have more records than there is room for, and then says so.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from libxlsr.walk.visitor import Record
 
 RECORDS_MAX = 1 << 17
 """Records whose places are kept: a guest of 512 GiB has as many."""
+KINDS_MAX = 1 << 10
+"""Kinds of records that are counted; an image can have any number of optional ones."""
 ROUNDS_MAX = 1 << 12
 STATE_MAX = 8 << 20
 """Bytes of libxc's state that are kept to be decoded, which makes them many times as large: enough
@@ -67,6 +70,10 @@ class Collector(Verification):
         self.xl: xl.Header | None = None
         self.libxl: libxl.Header | None = None
         self.places: list[Record] = []
+        self.record_counts: Counter[tuple[str, str]] = Counter()
+        """How many records there are, by layer and name."""
+        self.record_bytes: Counter[tuple[str, str]] = Counter()
+        """What their bodies come to, without padding."""
         self.state: dict[str, StateRecord] = {}
         """The last body of each kind of libxc record, by its name and, for a vCPU's, its number.
         HVM_PARAMS are in ``hvm_params`` instead, and the P2M is in ``memory``."""
@@ -96,6 +103,12 @@ class Collector(Verification):
             self.places.append(record)
         elif len(self.places) == RECORDS_MAX:
             self._leave_out(f"places of records after the first {RECORDS_MAX}")
+        kind = record.layer, record.name
+        if kind in self.record_counts or len(self.record_counts) < KINDS_MAX:
+            self.record_counts[kind] += 1
+            self.record_bytes[kind] += record.length
+        else:
+            self._leave_out(f"counts of records of more than {KINDS_MAX} kinds")
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
         super().libxc_body(record, body, data)

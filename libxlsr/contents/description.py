@@ -54,6 +54,15 @@ def describe(contents: Collector, verified: Verified) -> dict[str, Any]:
             }
             for place in contents.places
         ],
+        "record_counts": [
+            {
+                "layer": layer,
+                "name": name,
+                "number": number,
+                "bytes": contents.record_bytes[layer, name],
+            }
+            for (layer, name), number in contents.record_counts.items()
+        ],
         "memory": None if contents.memory is None else _memory(contents, contents.memory),
         "checkpoints": contents.checkpoints,
         "state": state,

@@ -180,7 +180,8 @@ def _records(a: Side, b: Side) -> dict[str, tuple[int, int]]:
 
 
 def _record_counts(side: Side) -> Counter[str]:
-    return Counter(f"{place.layer} {place.name}" for place in side.contents.places)
+    counts = side.contents.record_counts
+    return Counter({f"{layer} {name}": number for (layer, name), number in counts.items()})
 
 
 def _pages(a: Side, b: Side) -> PageDifferences:

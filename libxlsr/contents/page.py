@@ -46,7 +46,7 @@ def page(description: dict[str, Any]) -> str:
     """The page for what `describe()` says of an image."""
     style, script = _resource("page.css"), _resource("page.js")
     shown = {**description, "timeline": timeline(description["records"])}
-    del shown["records"]
+    del shown["records"], shown["record_counts"]
     name = description["image"]["name"]
     return _PAGE.format(
         title=html.escape(f"{printable(name)}: saved guest" if name else "Saved guest"),

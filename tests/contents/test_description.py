@@ -13,7 +13,7 @@ from libxlsr.cli.main import main
 from libxlsr.contents import collector
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
 from libxlsr.formats.hvm_params import HvmParams
-from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc import REC_TYPE_OPTIONAL, RecordType
 from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames
 from libxlsr.formats.qemu_state import DESCRIPTION_MAX
 from libxlsr.operations.contents import inspect
@@ -208,6 +208,9 @@ def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.M
     monkeypatch.setattr(collector, "ROUNDS_MAX", 1)
     description = described(StreamBuilder(dirtied=[[1], [1]]).build())
     assert len(description["records"]) == 5
+    counted = [one for one in description["record_counts"] if one["name"] == "PAGE_DATA"]
+    length = 3 * 8 + 18 * (8 + 4096)
+    assert counted == [{"layer": "libxc", "name": "PAGE_DATA", "number": 3, "bytes": length}]
     assert len(description["memory"]["rounds"]) == 1
     assert description["left_out"] == [
         "places of records after the first 5",
@@ -215,3 +218,16 @@ def test_what_there_is_no_room_for_is_said(described: Any, monkeypatch: pytest.M
         "HVM_CONTEXT of 2992 bytes",
         "the device model's state after its first 550 bytes",
     ]
+
+
+def test_kinds_of_records_that_there_is_no_room_for(
+    described: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "KINDS_MAX", 9)
+    stream = StreamBuilder()
+    for number in range(20):
+        optional = record_part(REC_TYPE_OPTIONAL | number, layer="libxc")
+        stream.insert_before(stream.find(RecordType.END), optional)
+    description = described(stream.build())
+    assert len(description["record_counts"]) == 9
+    assert description["left_out"] == ["counts of records of more than 9 kinds"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from libxlsr.contents import collector
 from libxlsr.contents.difference import Change, Difference
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import CpuidLeaf, X86CpuidPolicy
@@ -43,6 +44,13 @@ def test_how_it_was_written(compare: Any) -> None:
     found = compare(StreamBuilder(), StreamBuilder(batch=4))
     assert found.same_state
     assert found.records == {"libxc PAGE_DATA": (1, 4)}
+
+
+def test_records_of_which_not_all_places_are_kept(
+    compare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "RECORDS_MAX", 3)
+    assert compare(StreamBuilder(), StreamBuilder(batch=4)).records == {"libxc PAGE_DATA": (1, 4)}
 
 
 def test_pages(compare: Any) -> None:
