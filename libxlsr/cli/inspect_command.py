@@ -15,6 +15,8 @@ from libxlsr.verify.findings import Finding, where_and_what
 
 ROWS_MAX = 20
 LIST_MAX = 12
+_FIRST = ("rip", "rsp", "cr0", "cr3", "cr4")
+"""Registers that stand for a vCPU."""
 
 
 def add_parser(commands: Any) -> None:
@@ -154,18 +156,17 @@ def _state(state: dict[str, Any], everything: bool) -> list[str]:
         elif kind in ("hvm_context", "vcpus") and not everything:
             lines += _table(kind, [(name, _short(inner)) for name, inner in value.items()])
         else:
-            rows = [(path, _text(leaf, everything)) for path, leaf in flattened(value)]
-            lines += _table(kind, rows)
+            lines += _table(kind, _rows(value, everything))
     return lines
 
 
 def _short(value: Any) -> str:
     """A device or vCPU on one line: what a person looks for first."""
     leaves = dict(flattened(value))
-    wanted = [path for path in leaves if path.split(".")[-1] in ("rip", "rsp", "cr0", "cr3", "cr4")]
+    wanted = [path for path in leaves if path and path[-1] in _FIRST]
     if wanted:
-        return " ".join(f"{path.split('.')[-1]}={leaves[path]}" for path in wanted)
-    text = " ".join(f"{path}={_text(leaf, False)}" for path, leaf in leaves.items())
+        return " ".join(f"{path[-1]}={leaves[path]}" for path in wanted)
+    text = " ".join(f"{path}={leaf}" for path, leaf in _rows(value, False))
     return text if len(text) <= 90 else f"{text[:90]}..."
 
 
@@ -217,6 +218,10 @@ def _described(description: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for device in described_devices(description)
     ]
+
+
+def _rows(value: Any, everything: bool) -> list[tuple[str, str]]:
+    return [(".".join(path), _text(leaf, everything)) for path, leaf in flattened(value)]
 
 
 def _text(leaf: Any, everything: bool) -> str:

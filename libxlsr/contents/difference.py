@@ -6,7 +6,8 @@ does. Names and values come from what is decoded, which is not every byte of a r
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -143,19 +144,24 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     paths = sorted({*left, *right})
     for path in paths:
         one, other = left.get(path), right.get(path)
-        if one == other or _has_members(path, one, paths) or _has_members(path, other, paths):
+        if _same(one, other) or _has_members(path, one, paths) or _has_members(path, other, paths):
             continue
         if is_set_of_names(one) and is_set_of_names(other):
             before, after = set(one or ()), set(other or ())
             if before != after:
                 one, other = sorted(before - after), sorted(after - before)
-        yield Change(path, one, other)
+        yield Change(".".join(path), one, other)
 
 
-def _has_members(path: str, value: Any, paths: Sequence[str]) -> bool:
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON, where true is not 1; Python has them equal."""
+    return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _has_members(path: tuple[str, ...], value: Any, paths: Sequence[tuple[str, ...]]) -> bool:
     """Whether an object is empty in one image and not in the other: its members are changes."""
-    place = bisect_left(paths, f"{path}.")
-    return value == {} and place < len(paths) and paths[place].startswith(f"{path}.")
+    place = bisect_right(paths, path)
+    return value == {} and place < len(paths) and paths[place][: len(path)] == path
 
 
 def is_set_of_names(value: Any) -> bool:

@@ -19,10 +19,13 @@ def guest_state(pieces: Iterable[Piece]) -> dict[str, Any]:
     return state
 
 
-def flattened(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    """``(path, leaf)`` of each value in nested objects; lists and empty objects are leaves."""
+def flattened(value: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
+    """``(path, leaf)`` of each value in nested objects; lists and empty objects are leaves.
+
+    A path has the keys one by one: any of them may hold a dot.
+    """
     if isinstance(value, dict) and (value or not path):
         for key, inner in value.items():
-            yield from flattened(inner, f"{path}.{key}" if path else str(key))
+            yield from flattened(inner, (*path, str(key)))
     else:
         yield path, value

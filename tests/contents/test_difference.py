@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from libxlsr.contents import collector
-from libxlsr.contents.difference import Change, Difference
+from libxlsr.contents.difference import Change, Difference, changes
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import CpuidLeaf, X86CpuidPolicy
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
@@ -98,6 +98,22 @@ def test_lists_of_the_configuration(
     one["b_info"]["usbdevice_list"], other["b_info"]["usbdevice_list"] = before, after
     found = compare(StreamBuilder(config=one), StreamBuilder(config=other))
     assert found.config == (Change("b_info.usbdevice_list", *expected),)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"x": 1}, {"x": True}, [Change("x", 1, True)]),
+        ({"x": [0, "a"]}, {"x": [False, "a"]}, [Change("x", [0, "a"], [False, "a"])]),
+        ({"x": [{"a": 1, "b": 2}]}, {"x": [{"b": 2, "a": 1}]}, []),
+        ({"a.b": 1, "a": {"b": 2}}, {"a.b": 9, "a": {"b": 2}}, [Change("a.b", 1, 9)]),
+        ({"a": {}}, {"a": {"b": 1}}, [Change("a.b", None, 1)]),
+        ({"a": {"c": 1}, "a.b": 1}, {"a": {}, "a.b": 1}, [Change("a.c", 1, None)]),
+        ({"a": {}, "a.b": 1}, {"a.b": 1}, [Change("a", {}, None)]),
+    ],
+)
+def test_values(before: dict[str, Any], after: dict[str, Any], expected: list[Change]) -> None:
+    assert list(changes(before, after)) == expected
 
 
 def test_registers_of_an_hvm_vcpu(compare: Any) -> None:
