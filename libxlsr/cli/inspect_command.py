@@ -15,6 +15,8 @@ from libxlsr.verify.findings import Finding, where_and_what
 
 ROWS_MAX = 20
 LIST_MAX = 12
+NAME_MAX = 48
+"""Columns for names: an image can have one name that is very long, and very many short ones."""
 _FIRST = ("rip", "rsp", "cr0", "cr3", "cr4")
 """Registers that stand for a vCPU."""
 
@@ -43,7 +45,11 @@ def add_parser(commands: Any) -> None:
         "records, the frames sent in each round, the state",
     )
     parser.add_argument(
-        "-v", "--verbose", action="count", default=0, help="show every register and every round"
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="show all registers, rounds, lists and keys",
     )
     parser.set_defaults(command=inspect)
 
@@ -76,8 +82,15 @@ def _lines(description: dict[str, Any], *, everything: bool) -> list[str]:
 def _table(title: str, rows: list[tuple[str, str]]) -> list[str]:
     if not rows:
         return []
-    width = max(len(name) for name, _ in rows)
+    width = min(max(len(name) for name, _ in rows), NAME_MAX)
     return [title, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
+
+
+def _some(rows: list[tuple[str, str]], everything: bool) -> list[tuple[str, str]]:
+    """The rows; without ``everything`` the first ROWS_MAX, and how many more there are."""
+    if everything or len(rows) <= ROWS_MAX:
+        return rows
+    return [*rows[:ROWS_MAX], ("...", f"{len(rows) - ROWS_MAX} more")]
 
 
 def _image(description: dict[str, Any]) -> list[str]:
@@ -109,18 +122,15 @@ def _memory(memory: dict[str, Any] | None, everything: bool) -> list[str]:
     rows = [(name, f"{number} frames") for name, number in memory["frames"].items()]
     rows.append(("existing", f"{memory['existing']} frames, {memory['bytes'] >> 10} KiB"))
     rows.append(("sent again", f"{memory['sent_again']} frames"))
-    ranges = memory["ranges"][: None if everything else ROWS_MAX]
-    shown = [
+    ranges = [
         (
             f"{one['first']:#x}-{one['first'] + one['frames'] - 1:#x}",
             f"{one['frames']} {one['type']}",
         )
-        for one in ranges
+        for one in memory["ranges"]
     ]
-    if len(shown) < len(memory["ranges"]):
-        shown.append(("...", f"{len(memory['ranges']) - len(shown)} more"))
     rounds = memory["rounds"]
-    lines = _table("Memory", rows) + _table("Frames", shown)
+    lines = _table("Memory", rows) + _table("Frames", _some(ranges, everything))
     if len(rounds) > 1:
         lines += _table("Rounds", _rounds(rounds[: None if everything else ROWS_MAX]))
     return lines
@@ -153,6 +163,8 @@ def _state(state: dict[str, Any], everything: bool) -> list[str]:
             lines += _cpuid(value, everything)
         elif kind == "emulator":
             lines += _emulator(value, everything)
+        elif kind == "emulator_keys":
+            lines += _table(kind, _some(_rows(value, everything), everything))
         elif kind in ("hvm_context", "vcpus") and not everything:
             lines += _table(kind, [(name, _short(inner)) for name, inner in value.items()])
         else:

@@ -112,6 +112,19 @@ def test_a_device_model_that_says_little_of_itself(
     assert "description" not in shown(["-v", str(path)], capsys)
 
 
+def test_keys_of_the_device_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [("physmap/" + "a" * 1000, ""), *((f"physmap/{key}", "") for key in range(50))]
+    (tmp_path / "image").write_bytes(StreamBuilder(xenstore=keys).build())
+    lines = {}
+    for option in ("-v", "--full"):  # the latter shows no more
+        assert main(["inspect", option, str(tmp_path / "image")]) == 0
+        out = capsys.readouterr().out
+        lines[option] = [line for line in out.splitlines() if "physmap/" in line]
+    assert [len(some) for some in lines.values()] == [51, 20]
+    assert len(lines["-v"][0]) > 1000
+    assert max(map(len, lines["-v"][1:])) < 60
+
+
 def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", images[0]]) == 0
     description = json.loads(capsys.readouterr().out)
