@@ -15,6 +15,7 @@ from libxlsr.formats.hvm_params import (
     HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_IOREQ_PFN,
     HVM_PARAM_STORE_PFN,
+    HVM_PARAMS_MAX,
     HvmParams,
     hvm_param_name,
 )
@@ -287,7 +288,15 @@ class Checks(Visitor):
 
     def _hvm_params(self, body: HvmParams) -> None:
         # One by one: convert-legacy-stream writes two records, of different parameters.
-        params = self.hvm_params = {**(self.hvm_params or {}), **dict(body.params)}
+        params = self.hvm_params = {} if self.hvm_params is None else self.hvm_params
+        if len(params) > HVM_PARAMS_MAX:  # as was said already
+            return
+        params.update(body.params)
+        if len(params) > HVM_PARAMS_MAX:
+            self.report(
+                "hvm-params",
+                f"{len(params)} different HVM parameters, expected at most {HVM_PARAMS_MAX}",
+            )
         if not body.params:
             self.report("empty-record", "no parameters")
             return

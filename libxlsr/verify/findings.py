@@ -218,7 +218,7 @@ RULES: dict[str, Rule] = {
         "HVM_CONTEXT has no CPU entry for a vCPU that the configuration says was online: the guest "
         "never started it or has switched it off, and it stays down.",
     ),
-    "hvm-params": Rule(_E, "HVM_PARAMS has a wrong length, or has a parameter twice."),
+    "hvm-params": Rule(_E, "HVM_PARAMS has a wrong length, a parameter twice, or too many."),
     "hvm-param-missing": Rule(
         _W, "HVM_PARAMS lacks a parameter without which the toolstack can't reach the guest."
     ),

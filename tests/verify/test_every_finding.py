@@ -14,7 +14,7 @@ import pytest
 
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.hvm_context import HvmContext, HvmSaveEntry
-from libxlsr.formats.hvm_params import HvmParams
+from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
 from libxlsr.testing.builder import StreamBuilder, config_json
@@ -191,6 +191,16 @@ case("shared-info")(lambda: with_body(T.SHARED_INFO, bytes(4095), guest="pv"))
 case("tsc-info")(lambda: with_body(T.X86_TSC_INFO, struct.pack("<IIQII", 9, 0, 0, 0, 0)))
 case("hvm-context")(lambda: with_body(T.HVM_CONTEXT, HvmContext(()).encode()))
 case("hvm-params")(lambda: with_body(T.HVM_PARAMS, HvmParams(((1, 0), (1, 0))).encode()))
+
+
+@case("hvm-params")
+def _() -> bytes:
+    stream = StreamBuilder()
+    more = HvmParams(tuple((1000 + number, 0) for number in range(HVM_PARAMS_MAX)))
+    stream.insert_after(stream.find(T.HVM_PARAMS), record_part(T.HVM_PARAMS, more.encode()))
+    return stream.build()
+
+
 case("hvm-param-missing")(lambda: with_body(T.HVM_PARAMS, HvmParams(((17, 15),)).encode()))
 case("empty-record")(lambda: with_body(T.HVM_PARAMS, HvmParams().encode()))
 case("special-frame-missing")(
