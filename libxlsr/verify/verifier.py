@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from libxlsr.errors import TargetError
 from libxlsr.formats import libxl
 from libxlsr.formats.hvm_params import HvmParams
+from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
@@ -16,6 +17,7 @@ from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
 from libxlsr.verify.frame_ranges import CountedFrames, first_ranges
+from libxlsr.verify.memory_checks import MemoryChecks
 from libxlsr.walk.opening import OpenedImage, open_image
 from libxlsr.walk.source import CompressionDamaged
 from libxlsr.walk.visitor import Record
@@ -156,17 +158,9 @@ class Verification(Checks):
         super().libxc_body(record, body, data)
         if self._digest is None:
             return
-        # Of these a later record adds to an earlier one; all others take its place.
-        if isinstance(body, HvmParams):
-            params = tuple(sorted((self.hvm_params or {}).items()))
-            self._digest.state(record.name, HvmParams(params).encode())
-        elif isinstance(body, X86PvP2mFrames):
-            assert self.memory is not None
-            if self.memory.p2m_covered:  # else it begins with a gap, and there will be no digest
-                self._digest.state(record.name, self.memory.whole_p2m().encode())
-        elif isinstance(body, X86PvVcpu):
+        if isinstance(body, X86PvVcpu):
             self._digest.state(f"{record.name} {body.vcpu_id}", data)
-        else:
+        elif not isinstance(body, (HvmParams, X86PvP2mFrames)):
             self._digest.state(record.name, data)
 
     def libxl_body(
@@ -197,8 +191,17 @@ class Verification(Checks):
             self.report("verify-mismatch", f"{self._differing.number} frames: {shown}")
         if self._digest is None or not whole or self.memory is None:
             return
+        self._put_together(self._digest, self.memory)
         if not self.memory.frames.untracked:
             self.digest = self._digest.finish(self.memory.frames, pv=self._is_pv)
+
+    def _put_together(self, digest: GuestDigest, memory: MemoryChecks) -> None:
+        """Have the digest take what later records add to. Of all others the last one counts."""
+        if self.hvm_params is not None:
+            params = HvmParams(tuple(sorted(self.hvm_params.items())))
+            digest.state(RecordType.HVM_PARAMS.name, params.encode())
+        if memory.p2m_covered:
+            digest.state(RecordType.X86_PV_P2M_FRAMES.name, memory.whole_p2m().encode())
 
 
 def _unfit(image: OpenedImage, expected: str) -> Finding | None:

@@ -10,11 +10,13 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import X86PvP2mFrames
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import PageBatch, stamped_page
 from libxlsr.testing.parts import record_part
@@ -30,6 +32,27 @@ def digest(stream: StreamBuilder) -> str:
     assert verified.good, verified.findings
     assert verified.digest is not None
     return verified.digest
+
+
+@pytest.mark.parametrize(
+    ("guest", "record_type", "kind"),
+    [
+        ("hvm", RecordType.HVM_PARAMS, HvmParams),
+        ("pv", RecordType.X86_PV_P2M_FRAMES, X86PvP2mFrames),
+    ],
+)
+def test_what_many_records_add_up_to_is_put_together_once(
+    guest: str, record_type: RecordType, kind: Any
+) -> None:
+    stream = StreamBuilder(guest)
+    same = digest(stream)
+    part = stream.find(record_type)
+    for _ in range(20):
+        stream.insert_after(part, record_part(record_type, part.body_bytes()))
+    data = stream.build()
+    with mock.patch.object(kind, "encode", autospec=True, side_effect=kind.encode) as encode:
+        assert verify_bytes(data, digest=True).digest == same
+    assert encode.call_count == 1
 
 
 def last_copies(gfn: int, generation: int) -> bytes:

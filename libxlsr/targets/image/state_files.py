@@ -40,7 +40,7 @@ class StateFiles:
         self.p2m_covered = 0
         """Guest frames that the P2M of a PV guest covers so far: higher ones can't be restored."""
         self._p2m = array("Q")
-        self._hvm_params: dict[int, int] = {}
+        self._hvm_params: dict[int, int] | None = None
         self._written: set[str] = set()
 
     def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
@@ -89,24 +89,26 @@ class StateFiles:
 
     def _take_hvm_params(self, body: HvmParams, offset: int) -> None:
         """One by one: convert-legacy-stream writes two records, of different parameters."""
-        self._hvm_params.update(body.params)
-        if len(self._hvm_params) > HVM_PARAMS_MAX:
+        params = self._hvm_params = {} if self._hvm_params is None else self._hvm_params
+        params.update(body.params)
+        if len(params) > HVM_PARAMS_MAX:
             raise StreamError(
-                f"{len(self._hvm_params)} different HVM parameters",
+                f"{len(params)} different HVM parameters",
                 offset=offset,
                 record=RecordType.HVM_PARAMS.name,
                 expected=f"at most {HVM_PARAMS_MAX}",
             )
-        params = [
-            {"index": index, "name": hvm_param_name(index), "value": value}
-            for index, value in self._hvm_params.items()
-        ]
-        self._write_json(layout.HVM_PARAMS, params)
 
     def finish(self) -> None:
         """Write what had to wait for the last record, and flush every file."""
         if self._p2m:
             self._write(layout.P2M_FRAMES, struct.pack(f"<{len(self._p2m)}Q", *self._p2m))
+        if self._hvm_params is not None:
+            params = [
+                {"index": index, "name": hvm_param_name(index), "value": value}
+                for index, value in self._hvm_params.items()
+            ]
+            self._write_json(layout.HVM_PARAMS, params)
         for name in self._written:
             flush(self._directory / name)
 
