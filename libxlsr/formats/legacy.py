@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import Buffer
-from libxlsr.formats.libxl import EMULATOR_UNKNOWN, EmulatorXenstoreData
+from libxlsr.formats.libxl import EMULATOR_UNKNOWN, XENSTORE_PAYLOAD_MAX, EmulatorXenstoreData
 from libxlsr.formats.text import printable
 
 XC_SAVE_ID_ENABLE_VERIFY_MODE = -1
@@ -164,16 +164,24 @@ def _physmap_entries(data: bytes, width: int, offset: int) -> Iterator[tuple[int
     if version != TOOLSTACK_VERSION:
         raise wrong(f"version is {version}", 0, f"{TOOLSTACK_VERSION}")
     position = _TOOLSTACK_HEADER.size
+    seen: set[int] = set()
     for _ in range(count):
         if len(data) - position < _PHYSMAP_INFO.size:
             raise wrong(f"{len(data) - position} bytes are left", position, "a physmap entry")
         *numbers, length = _PHYSMAP_INFO.unpack_from(data, position)
+        if numbers[0] in seen:
+            raise wrong(f"physmap entry {numbers[0]:#x} comes twice", position, "each entry once")
+        seen.add(numbers[0])
         position += _PHYSMAP_INFO.size
         padding = 4 if width == 8 else 0
         if length + padding > len(data) - position:
             raise wrong(f"the name's length is {length}", position - 4, "less than what is left")
         untrusted_name = data[position : position + length]
         text = untrusted_name.rstrip(b"\0")
+        if len(text) > XENSTORE_PAYLOAD_MAX:
+            raise wrong(
+                f"the name's length is {length}", position - 4, f"at most {XENSTORE_PAYLOAD_MAX}"
+            )
         if b"\0" in text or not text.isascii() or not text.decode("ascii").isprintable():
             raise wrong(f"the name is {printable(repr(text), 80)}", position, "printable ASCII")
         yield numbers[0], numbers[1], numbers[2], text.decode("ascii")

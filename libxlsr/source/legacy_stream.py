@@ -4,6 +4,9 @@ formats/legacy.py says what the old format is. What comes out is marked as conve
 header's LEGACY option, and Xen version 0.1 in the libxc domain header, as Xen's
 convert-legacy-stream does (libxl-migration-stream.pandoc, "Header"; libxc-migration-stream.pandoc,
 "Domain Header"). Memory is copied batch by batch; nothing else is larger than its own record.
+
+What a reader of the new stream would refuse is refused here as far as one field tells it: the
+offset is then one in the old image, which is the one that somebody has.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Callable
 from libxlsr.errors import StreamError
 from libxlsr.formats import legacy, libxc, libxl
 from libxlsr.formats.framing import padded_length
+from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import (
     HVM_PARAM_BUFIOREQ_PFN,
     HVM_PARAM_IOREQ_PFN,
@@ -26,14 +30,15 @@ from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import (
     PT_LEVELS,
     VCPU_GUEST_CONTEXT_SIZE,
+    XSAVE_MIN,
     SharedInfo,
     X86PvInfo,
     X86PvP2mFrames,
     X86PvVcpu,
 )
-from libxlsr.formats.libxc_records import X86TscInfo
+from libxlsr.formats.libxc_records import TSC_MODE_NAMES, X86TscInfo
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.page_types import has_data
+from libxlsr.formats.page_types import PAGE_TYPE_NAMES, has_data
 from libxlsr.source.exact_input import ExactInput
 
 _CONVERTER_VERSION = 1
@@ -45,6 +50,8 @@ _TOOLSTACK_MAX = libxl.XENSTORE_DATA_MAX
 _QEMU_MAX = libxl.RECORD_LENGTH_MAX - libxl.EMULATOR_HEADER_SIZE
 
 _TSC_INFO = struct.Struct("<IQII")
+_XSAVE_HEADER = struct.Struct("<QQ")
+"""Of a vCPU's XSAVE data: a mask, and the size of what follows; "xcnt" counts it in."""
 
 Write = Callable[[bytes], None]
 
@@ -60,6 +67,8 @@ class LegacyStream:
         self._kind = kind
         self._write = write
         self._guest_width = 8
+        self._frame_limit = legacy.PFN_LIMIT
+        self._has_pages = False
         self._has_extended = False
         self._xsave_size = 0
         self._vcpus = [0]
@@ -85,9 +94,12 @@ class LegacyStream:
             self._record(RecordType.X86_PV_INFO, info.encode())
         self._record(RecordType.STATIC_DATA_END)
         if is_pv:
+            self._frame_limit = p2m_size
             self._p2m_frames(p2m_size)
         while self._chunk():
             pass
+        if not self._has_pages:
+            raise self._wrong("the chunks end without any pages", 4, "the guest's memory")
         if is_pv:
             self._pv_tail()
         else:
@@ -168,14 +180,24 @@ class LegacyStream:
                 " or ".join(str(size) for size in widths),
             )
         self._guest_width = widths[context_size]
-        if self._xsave_size and not 16 <= self._xsave_size <= _XSAVE_MAX:
+        xsave = self._xsave_size - _XSAVE_HEADER.size if self._xsave_size else 0
+        if xsave != 0 and not XSAVE_MIN <= xsave <= _XSAVE_MAX:
             raise self._wrong(
-                f"the size of the XSAVE data is {self._xsave_size}", 0, f"16 to {_XSAVE_MAX}"
+                f"the size of the XSAVE data is {self._xsave_size}",
+                0,
+                f"{_XSAVE_HEADER.size}, or {XSAVE_MIN} to {_XSAVE_MAX} more",
             )
 
     def _p2m_frames(self, p2m_size: int) -> None:
         number = (p2m_size - 1) // (PAGE_SIZE // self._guest_width) + 1
         frames = self._words(number, "the frames of the p2m")
+        for index, frame in enumerate(frames):
+            if frame >= p2m_size:
+                raise self._wrong(
+                    f"frame {index} of the p2m is at pfn {frame:#x}",
+                    (number - index) * self._kind.width,
+                    f"less than the p2m size, {p2m_size:#x}",
+                )
         self._record(
             RecordType.X86_PV_P2M_FRAMES,
             X86PvP2mFrames(0, p2m_size - 1, tuple(frames)).encode(),
@@ -189,12 +211,18 @@ class LegacyStream:
         if chunk > 0:
             self._pages(chunk)
         elif chunk == legacy.XC_SAVE_ID_ENABLE_VERIFY_MODE:
+            if not self._has_pages:
+                raise self._wrong("it comes before any pages", 4, "pages", record=chunk_name(chunk))
             self._record(RecordType.VERIFY)
         elif chunk == legacy.XC_SAVE_ID_VCPU_INFO:
             self._vcpu_info()
         elif chunk == legacy.XC_SAVE_ID_TSC_INFO:
             data = self._read(_TSC_INFO.size, chunk_name(chunk))
             mode, nsec, khz, incarnation = _TSC_INFO.unpack(data)
+            if mode not in TSC_MODE_NAMES:
+                raise self._wrong(
+                    f"TSC mode is {mode:#x}", len(data), "0 to 3", record=chunk_name(chunk)
+                )
             info = X86TscInfo(mode, khz, nsec, incarnation)
             self._record(RecordType.X86_TSC_INFO, info.encode())
         elif chunk == legacy.XC_SAVE_ID_TOOLSTACK:
@@ -215,10 +243,10 @@ class LegacyStream:
         if number > legacy.MAX_BATCH_SIZE:
             raise self._wrong(f"a batch of {number} pages", 4, f"at most {legacy.MAX_BATCH_SIZE}")
         words = self._words(number, "a batch of frames")
-        if max(words) >> 32:
-            raise self._wrong(
-                f"frame {max(words):#x}", number * self._kind.width, "28 bits and a type"
-            )
+        for index, word in enumerate(words):
+            known = word >> 28 in PAGE_TYPE_NAMES
+            if not known or word & legacy.PFN_MASK >= self._frame_limit:
+                raise self._wrong_frame(word, (number - index) * self._kind.width)
         frames = [(word & legacy.PFN_MASK, word >> 28) for word in words if word != legacy.FILLER]
         if len({gfn for gfn, _ in frames}) != len(frames):
             raise self._wrong(
@@ -226,6 +254,7 @@ class LegacyStream:
             )
         if not frames:
             return
+        self._has_pages = True
         data_pages = sum(has_data(page_type) for _, page_type in frames)
         pages = self._read(data_pages * PAGE_SIZE, "a batch of pages")
         batch = PageData.of(frames)
@@ -233,12 +262,28 @@ class LegacyStream:
         self._write(header.encode() + batch.encode())
         self._write(pages)
 
+    def _wrong_frame(self, word: int, back: int) -> StreamError:
+        if word >> 32:
+            return self._wrong(f"frame {word:#x}", back, "28 bits and a type")
+        frame = word & legacy.PFN_MASK
+        if word >> 28 not in PAGE_TYPE_NAMES:
+            return self._wrong(
+                f"the type of frame {frame:#x} is {word >> 28:#x}", back, "0 to 4 or 9 to 0xf"
+            )
+        return self._wrong(
+            f"frame {frame:#x} of a PV guest",
+            back,
+            f"less than the p2m size, {self._frame_limit:#x}",
+        )
+
     def _vcpu_info(self) -> None:
         max_id = self._int("the highest vCPU")
         if max_id >= legacy.XC_SR_MAX_VCPUS:
             raise self._wrong(f"vCPU {max_id}", 4, f"less than {legacy.XC_SR_MAX_VCPUS}")
         bitmap = int.from_bytes(self._read((max_id // 64 + 1) * 8, "the map of vCPUs"), "little")
         self._vcpus = [vcpu for vcpu in range(max_id + 1) if bitmap >> vcpu & 1]
+        if self._kind.is_pv and 0 not in self._vcpus:
+            raise self._wrong("vCPU 0 is missing", (max_id // 64 + 1) * 8, "bit 0 of the map")
 
     def _toolstack(self) -> None:
         length = self._length("the toolstack's data", _TOOLSTACK_MAX)
@@ -246,6 +291,13 @@ class LegacyStream:
         if length:
             start = self._source.offset - length
             self._xenstore = legacy.decode_toolstack(data, self._kind.width, start)
+            size = len(self._xenstore.encode())
+            if size > libxl.XENSTORE_DATA_MAX:
+                raise self._wrong(
+                    f"the toolstack's data is {size} bytes of xenstore keys",
+                    length,
+                    f"at most {libxl.XENSTORE_DATA_MAX}",
+                )
 
     # -- tails
 
@@ -261,12 +313,15 @@ class LegacyStream:
             if self._has_extended:
                 self._vcpu(RecordType.X86_PV_VCPU_EXTENDED, vcpu, legacy.EXTENDED_SIZE)
             if self._xsave_size:
-                _mask, size = struct.unpack("<QQ", self._read(16, "a vCPU's XSAVE data"))
-                if size != self._xsave_size - 16:
+                _mask, size = _XSAVE_HEADER.unpack(
+                    self._read(_XSAVE_HEADER.size, "a vCPU's XSAVE data")
+                )
+                announced = self._xsave_size - _XSAVE_HEADER.size
+                if size != announced:
                     raise self._wrong(
                         f"the size of a vCPU's XSAVE data is {size}",
                         8,
-                        f"{self._xsave_size - 16}, as announced",
+                        f"{announced}, as announced",
                     )
                 self._vcpu(RecordType.X86_PV_VCPU_XSAVE, vcpu, size)
         page = self._read(PAGE_SIZE, "the shared info page")
@@ -282,6 +337,7 @@ class LegacyStream:
         self._hvm_params.update(zip(names, magic))
         length = self._length("the HVM context", _HVM_CONTEXT_MAX)
         context = self._read(length, "the HVM context")
+        HvmContext.decode(context, self._source.offset - length)
         self._record(RecordType.HVM_CONTEXT, context)
         params = HvmParams(tuple(self._hvm_params.items()))
         self._record(RecordType.HVM_PARAMS, params.encode())

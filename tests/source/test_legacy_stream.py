@@ -74,6 +74,7 @@ def chunk(data: bytes) -> LegacyImage:
         (struct.pack("<iQ", 1, 1 << 32), "frame 0x100000000"),
         (struct.pack("<iQQ", 2, 5, 5), "a frame comes twice"),
         (struct.pack("<ii", -2, 4096), "vCPU 4096"),
+        (struct.pack("<iIQII", -7, 4, 0, 0, 0), r"TSC_INFO\): TSC mode is 0x4"),
         (struct.pack("<iI", -18, 0xFFFFFFFF), "the toolstack's data has a length of 4294967295"),
         (struct.pack("<iII", -18, 4, 1), "it is 4 bytes long"),
         (struct.pack("<iIII", -18, 8, 2, 0), "version is 2"),
@@ -86,11 +87,104 @@ def chunk(data: bytes) -> LegacyImage:
             struct.pack("<iIIIQQQI8s", -18, 44, 1, 1, 1, 2, 3, 4, b"a\x1bb\0"),
             "the name is",
         ),
+        (
+            struct.pack("<iI", -18, 4168)
+            + struct.pack("<IIQQQI", 1, 1, 1, 2, 3, 4128)
+            + b"a" * 4128
+            + bytes(4),
+            "the name's length is 4128",
+        ),
+        (
+            struct.pack("<iIII", -18, 72, 1, 2) + 2 * struct.pack("<QQQI4x", 1, 2, 3, 0),
+            "physmap entry 0x1 comes twice",
+        ),
     ],
 )
 def test_wrong_chunks(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(StreamError, match=message):
         converted(chunk(data).build(), HVM, tmp_path)
+
+
+def refused_at(data: bytes, kind: LegacyKind, tmp_path: Path) -> tuple[int | None, str]:
+    with pytest.raises(StreamError) as caught:
+        converted(data, kind, tmp_path)
+    return caught.value.offset, str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [LegacyKind(4, True), PV, LegacyKind(4, False), HVM])
+@pytest.mark.parametrize("page_type", [5, 8])
+def test_a_frame_of_a_reserved_type(kind: LegacyKind, page_type: int, tmp_path: Path) -> None:
+    guest = "pv" if kind.is_pv else "hvm"
+    data = LegacyImage(guest, width=kind.width, xl_header=None, types={5: page_type}).build()
+    word = struct.pack(f"<{kind.word}", page_type << 28 | 5)
+    offset, message = refused_at(data, kind, tmp_path)
+    assert offset == data.index(word)
+    assert f"the type of frame 0x5 is {page_type:#x}" in message
+
+
+def test_a_frame_beyond_the_p2m(tmp_path: Path) -> None:
+    data = LegacyImage("pv", xl_header=None, pages=16).build()
+    at = data.index(struct.pack("<3Q", 4, 5, 6)) + 8
+    wrong = data[:at] + struct.pack("<Q", 16) + data[at + 8 :]
+    offset, message = refused_at(wrong, PV, tmp_path)
+    assert offset == at
+    assert "frame 0x10 of a PV guest, expected less than the p2m size, 0x10" in message
+
+
+def test_a_p2m_that_lies_beyond_itself(tmp_path: Path) -> None:
+    data = LegacyImage("pv", xl_header=None, pages=1024).build()
+    at = data.index(struct.pack("<2Q", 1022, 1023)) + 8
+    wrong = data[:at] + struct.pack("<Q", 1024) + data[at + 8 :]
+    offset, message = refused_at(wrong, PV, tmp_path)
+    assert offset == at
+    assert "frame 1 of the p2m is at pfn 0x400" in message
+
+
+@pytest.mark.parametrize("xsave", [1, 15])
+def test_xsave_data_without_its_first_words(xsave: int, tmp_path: Path) -> None:
+    data = LegacyImage("pv", xl_header=None, xsave=xsave).build()
+    offset, message = refused_at(data, PV, tmp_path)
+    assert offset == data.index(struct.pack("<4sII", b"xcnt", 4, xsave + 16)) + 12
+    assert f"the size of the XSAVE data is {xsave + 16}" in message
+
+
+def test_a_pv_guest_without_its_first_vcpu(tmp_path: Path) -> None:
+    data = LegacyImage("pv", xl_header=None, vcpus=[1, 2]).build()
+    offset, message = refused_at(data, PV, tmp_path)
+    assert offset == data.index(struct.pack("<iiQ", -2, 2, 0b110)) + 8
+    assert "vCPU 0 is missing" in message
+
+
+def test_no_pages(tmp_path: Path) -> None:
+    data = struct.pack("<Qi12xi", 16, -3, 0)
+    offset, message = refused_at(data, HVM, tmp_path)
+    assert offset == 24
+    assert "the chunks end without any pages" in message
+    data = struct.pack("<Qi", 16, -1)
+    offset, message = refused_at(data, HVM, tmp_path)
+    assert offset == 8
+    assert "it comes before any pages" in message
+
+
+def test_an_hvm_context_that_is_none(tmp_path: Path) -> None:
+    image = LegacyImage("hvm", xl_header=None)
+    data = image.build()
+    context = image.hvm_context()
+    at = data.index(context)
+    # The length of the second entry, behind the first one's and its state.
+    length_at = at + 8 + struct.unpack_from("<I", context, 4)[0] + 4
+    wrong = data[:length_at] + b"\xff" * 4 + data[length_at + 4 :]
+    offset, message = refused_at(wrong, HVM, tmp_path)
+    assert offset == length_at
+    assert "has a length of 4294967295" in message
+
+
+def test_more_keys_than_a_xenstore_record_has(tmp_path: Path) -> None:
+    physmap = [(number << 40, 1 << 60, 1 << 60, "vram") for number in range(10_000)]
+    data = LegacyImage("hvm", xl_header=None, physmap=physmap).build()
+    offset, message = refused_at(data, HVM, tmp_path)
+    assert offset == data.index(struct.pack("<II", 1, 10_000))
+    assert "bytes of xenstore keys" in message
 
 
 def test_a_wrong_signature_of_the_device_model(tmp_path: Path) -> None:
