@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
         "as files. Takes what `xl save` wrote, a bare libxl or libxc stream, also compressed with "
         "gzip, xz or zstd.",
         epilog="exit codes: 0 the guest is restored; 1 the image is bad; 2 wrong usage; 3 the "
-        "machine can't; 4 aborted or timed out. All but 0 leave nothing of the guest behind",
+        "machine can't; 4 aborted or timed out",
     )
     parser.add_argument("image", metavar="FILE", help="the image; - reads standard input")
     parser.add_argument(
