@@ -145,6 +145,11 @@ class OptionalData(NamedTuple):
     config: Config
     tail: bytes = b""
 
+    @property
+    def tail_offset(self) -> int:
+        """Where ``tail`` begins in these bytes."""
+        return _CONFIG_LENGTH.size + len(self.config.raw)
+
     def encode(self) -> bytes:
         raw = self.config.raw
         return _CONFIG_LENGTH.pack(len(raw)) + raw + self.tail

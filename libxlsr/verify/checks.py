@@ -96,6 +96,8 @@ class Checks(Visitor):
         self._section: set[SectionKey] = set()
         self._policies: set[int] = set()
         self._vcpus: dict[int, set[int]] = {}
+        self._vcpu_records: dict[int, Record] = {}  # each vCPU's last one
+        self._frame_param_records: dict[int, Record] = {}  # the last that names each frame
         self.hvm_params: dict[int, int] | None = None
         """By index; None before there was a record of them."""
         self._libxc_ended = False  # from then on libxl can't go back to a checkpoint any more
@@ -119,9 +121,9 @@ class Checks(Visitor):
 
     # -- findings
 
-    def report(self, finding_id: str, message: str) -> None:
-        """A finding at the record that is being looked at, or about the whole image."""
-        record = self._record
+    def report(self, finding_id: str, message: str, record: Record | None = None) -> None:
+        """A finding at ``record``, at the one that is being looked at, or about the whole image."""
+        record = self._record if record is None else record
         self._findings.add(
             Finding(
                 finding_id,
@@ -133,6 +135,13 @@ class Checks(Visitor):
             )
         )
 
+    def _report_config(self, finding_id: str, message: str, start: int = 0) -> None:
+        """A finding ``start`` bytes into what holds the configuration, which is no record."""
+        offset = xl.FIXED_HEADER_SIZE + start
+        self._findings.add(
+            Finding(finding_id, message, offset=offset, record="xl optional data", layer="xl")
+        )
+
     def problem(self, problem: Problem) -> None:
         rule, message = problem.rule, message_of(problem.error)
         failover = self.checkpoints and not self._libxc_ended and self._compression is None
@@ -140,10 +149,10 @@ class Checks(Visitor):
             rule = "ends-at-checkpoint"
             message = f"{message}; checkpoint {self.checkpoints} is whole"
             self.broke_off = True
-        self._add_error(rule, message, problem.error, problem.record)
+        self._add_error(rule, message, problem.error, problem.number)
 
     def _add_error(
-        self, finding_id: str, message: str, error: StreamError, record: Record | None
+        self, finding_id: str, message: str, error: StreamError, number: int | None
     ) -> None:
         place = error.record
         layer = place.split()[0] if place and place.split()[0] in ("xl", "libxl", "libxc") else None
@@ -152,9 +161,9 @@ class Checks(Visitor):
                 finding_id,
                 message,
                 offset=error.offset,
-                record=str(record) if record is not None else place,
+                record=place,
                 layer=layer,
-                number=None if record is None else record.number,
+                number=number,
             )
         )
 
@@ -174,7 +183,9 @@ class Checks(Visitor):
         except StreamError as error:
             self._add_error("xl-config", message_of(error), error, None)
         if data.tail:
-            self.report("xl-optional-data-tail", f"{len(data.tail)} bytes")
+            self._report_config(
+                "xl-optional-data-tail", f"{len(data.tail)} bytes", data.tail_offset
+            )
 
     def image_header(self, header: libxc.ImageHeader) -> None:
         self.image = header
@@ -239,14 +250,18 @@ class Checks(Visitor):
             memory.guest_width(body.guest_width)
         elif isinstance(body, X86PvP2mFrames):
             try:
-                memory.p2m_frames(body, record.body_offset)
+                memory.p2m_frames(record, body)
             except StreamError as error:
-                self._add_error("p2m-frames", message_of(error), error, record)
+                error.record = str(record)
+                self._add_error("p2m-frames", message_of(error), error, record.number)
         elif isinstance(body, X86PvVcpu):
+            self._vcpu_records[body.vcpu_id] = record
             self._vcpu(body)
         elif isinstance(body, HvmContext):
             self._hvm_context(body)
         elif isinstance(body, HvmParams):
+            named = (index for index, _ in body.params if index in _FRAME_PARAMS)
+            self._frame_param_records.update(dict.fromkeys(named, record))
             self._hvm_params(body)
 
     def page_data(self, record: Record, batch: PageData) -> None:
@@ -337,13 +352,14 @@ class Checks(Visitor):
         # Old images need not have any (the chunk "extv"), and so their conversions.
         converted = self.domain is None or self.domain.is_legacy_converted
         for vcpu_id in sorted(self._vcpus):
+            record = self._vcpu_records[vcpu_id]
             if _T.X86_PV_VCPU_BASIC not in self._vcpus[vcpu_id]:
-                self.report("vcpu-without-basic", f"vCPU {vcpu_id}")
+                self.report("vcpu-without-basic", f"vCPU {vcpu_id}", record)
             elif _T.X86_PV_VCPU_EXTENDED not in self._vcpus[vcpu_id] and not converted:
-                self.report("vcpu-without-extended", f"vCPU {vcpu_id}")
+                self.report("vcpu-without-extended", f"vCPU {vcpu_id}", record)
         for vcpu_id in self._available():
             if vcpu_id not in self._vcpus:
-                self.report("vcpu-missing", f"vCPU {vcpu_id}")
+                self._report_config("vcpu-missing", f"vCPU {vcpu_id}")
 
     def _available(self) -> list[int]:
         """The vCPUs that the configuration says were online, a few more than there can be."""
@@ -359,4 +375,5 @@ class Checks(Visitor):
         for index in _FRAME_PARAMS:
             gfn = (self.hvm_params or {}).get(index)
             if gfn and not self.memory.exists(gfn) and not self.memory.frames.untracked:
-                self.report("special-frame-missing", f"{hvm_param_name(index)}, frame {gfn:#x}")
+                message = f"{hvm_param_name(index)}, frame {gfn:#x}"
+                self.report("special-frame-missing", message, self._frame_param_records[index])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from typing import Callable
+from collections import Counter, deque
+from typing import Protocol
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import page_types
@@ -15,6 +15,7 @@ from libxlsr.formats.pv_page_table import check_table
 from libxlsr.verify.findings import message_of
 from libxlsr.verify.frame_map import HAS_DATA, NAMED, TYPE_MASK, FrameMap
 from libxlsr.verify.frame_ranges import first_ranges
+from libxlsr.walk.visitor import Record
 
 _WITHOUT_DATA = bytes([NAMED | page_types.XEN_DOMCTL_PFINFO_XALLOC])
 _UNNAMED = b"\0"
@@ -23,8 +24,15 @@ _BROKEN = bytes(
 )
 _ABSENT = (page_types.XEN_DOMCTL_PFINFO_XTAB, page_types.XEN_DOMCTL_PFINFO_BROKEN)
 
-Report = Callable[[str, str], None]
-"""``report(id, message)``: a finding at the record that is being looked at."""
+_P2M_RECORDS_MAX = 16
+"""Records of the P2M that are remembered, the last of them. Senders write one."""
+
+
+class Report(Protocol):
+    """Takes a finding."""
+
+    def __call__(self, finding_id: str, message: str, record: Record | None = None) -> None:
+        """``record``: where it is, if not at the record that is being looked at."""
 
 
 class MemoryChecks:
@@ -38,17 +46,19 @@ class MemoryChecks:
         """Copies of frames that a later one superseded."""
         self.p2m_covered = 0
         self._p2m = array("I")
+        self._p2m_records: deque[tuple[range, Record]] = deque(maxlen=_P2M_RECORDS_MAX)
         self._guest_width = 8
 
     def guest_width(self, width: int) -> None:
         """X86_PV_INFO said how wide a P2M entry is, in bytes."""
         self._guest_width = width
 
-    def p2m_frames(self, body: X86PvP2mFrames, offset: int) -> None:
+    def p2m_frames(self, record: Record, body: X86PvP2mFrames) -> None:
         """X86_PV_P2M_FRAMES. Raises StreamError for a gap."""
-        self.p2m_covered = body.extend(self.p2m_covered, offset)
+        self.p2m_covered = body.extend(self.p2m_covered, record.body_offset)
         first = body.start_pfn // (PAGE_SIZE // self._guest_width)
         self._p2m[first : first + len(body.p2m_pfns)] = array("I", body.p2m_pfns)
+        self._p2m_records.appendleft((range(first, first + len(body.p2m_pfns)), record))
 
     def whole_p2m(self) -> X86PvP2mFrames:
         """All records of the P2M that came, as one."""
@@ -130,4 +140,5 @@ class MemoryChecks:
                     "p2m-frame-unusable",
                     f"frame {index} of the P2M is at pfn {pfn:#x}, which is no ordinary frame "
                     "with contents",
+                    next((record for named, record in self._p2m_records if index in named), None),
                 )

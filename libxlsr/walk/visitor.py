@@ -44,7 +44,8 @@ class Problem(NamedTuple):
     """The id of the finding that `libxlsr.verify.findings` documents."""
 
     error: StreamError
-    record: Record | None
+    number: int | None
+    """Of the record at fault, or of the one that should begin here; None outside of records."""
 
 
 class Visitor:

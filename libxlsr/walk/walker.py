@@ -93,22 +93,31 @@ class Walker:
 
     # -- problems
 
-    def _problem(self, rule: str, error: StreamError, where: str | None = None) -> None:
+    def _problem(
+        self,
+        rule: str,
+        error: StreamError,
+        where: str | None = None,
+        number: int | None = None,
+    ) -> None:
+        """``where`` and ``number`` are of what is read while there is no record."""
         if isinstance(error, Truncated):
             rule = error.rule
         if self._record is not None:
-            error.record = str(self._record)
+            error.record, number = str(self._record), self._record.number
         elif error.record is None:
             error.record = where
-        self._visitor.problem(Problem(rule, error, self._record))
+        self._visitor.problem(Problem(rule, error, number))
 
     @contextmanager
-    def _rule(self, rule: str, where: str | None = None) -> Iterator[None]:
+    def _rule(
+        self, rule: str, where: str | None = None, number: int | None = None
+    ) -> Iterator[None]:
         """What goes wrong within breaks ``rule``, and there is no way past it."""
         try:
             yield
         except StreamError as error:
-            self._problem(rule, error, where)
+            self._problem(rule, error, where, number)
             raise _Stop from None
 
     def _no_way_past(self) -> AbstractContextManager[None]:
@@ -172,7 +181,7 @@ class Walker:
 
     def _next_libxl_header(self) -> libxl.RecordHeader:
         offset = self._begin_record()
-        with self._rule("libxl-record-header", self._coming("libxl")):
+        with self._rule("libxl-record-header", *self._coming("libxl")):
             data = self._source.read(libxl.RECORD_HEADER_SIZE, "a libxl record or its END")
             header = libxl.RecordHeader.decode(data, offset)
         self._met("libxl", header.type, header.length, offset)
@@ -271,7 +280,7 @@ class Walker:
             data = self._source.read(libxc.RECORD_HEADER_SIZE, "a libxc record or its END")
             header = libxc.RecordHeader.decode(data, offset)
         except StreamError as error:
-            self._problem("libxc-record-header", error, self._coming("libxc"))
+            self._problem("libxc-record-header", error, *self._coming("libxc"))
             raise _Stop from None
         self._met("libxc", header.type, header.length, offset)
         return header
@@ -386,8 +395,10 @@ class Walker:
         self._record = None
         return self._source.offset
 
-    def _coming(self, layer: str) -> str:
-        return f"{layer} record {self._numbers[layer] + 1}"
+    def _coming(self, layer: str) -> tuple[str, int]:
+        """What messages call the record whose header comes, and its number."""
+        number = self._numbers[layer] + 1
+        return f"{layer} record {number}", number
 
     def _met(self, layer: str, record_type: int, length: int, offset: int) -> None:
         self._numbers[layer] += 1

@@ -445,6 +445,89 @@ def test_a_finding_says_where() -> None:
     )
 
 
+OF_THE_WHOLE_IMAGE = {
+    "emulator-missing",
+    "frames-broken",
+    "frames-missing",
+    "frames-untracked",
+    "frames-without-data",
+    "no-config",
+    "verify-mismatch",
+}
+OF_NO_RECORD = {
+    "legacy-image",
+    "libxc-domain-header",
+    "libxc-image-header",
+    "libxl-header",
+    "trailing-data",
+    "unrecognised",
+    "vcpu-missing",
+    "wrong-format",
+    "xl-config",
+    "xl-header",
+    "xl-optional-data-tail",
+}
+
+
+@pytest.mark.parametrize("finding_id", sorted(set(RULES) - {"compression"}))
+def test_every_finding_has_its_place(finding_id: str) -> None:
+    for make, options in CASES[finding_id]:
+        for finding in verify_bytes(make(), **options).findings:
+            if finding.id == finding_id:
+                assert (finding.offset is None) is (finding_id in OF_THE_WHOLE_IMAGE)
+                without_number = OF_THE_WHOLE_IMAGE | OF_NO_RECORD
+                assert (finding.number is None) is (finding_id in without_number)
+
+
+def test_the_document_says_which_findings_have_no_place() -> None:
+    said = DOCUMENT.read_text().partition("## Findings")[2].partition("| id |")[0]
+    assert not [name for name in OF_THE_WHOLE_IMAGE | OF_NO_RECORD if f"`{name}`" not in said]
+
+
+def place_of(finding_id: str, stream: StreamBuilder) -> tuple[int | None, str | None]:
+    (finding,) = [one for one in verify_stream(stream).findings if one.id == finding_id]
+    return finding.offset, finding.record
+
+
+def test_the_last_record_that_names_a_frame_or_a_vcpu() -> None:
+    stream = StreamBuilder()
+    first = stream.find(T.HVM_PARAMS)
+    for params in (((1, 99), (17, 15)), ((9, 1),)):
+        stream.insert_before(first, record_part(T.HVM_PARAMS, HvmParams(params).encode()))
+    stream.parts.remove(first)
+    offset, record = place_of("special-frame-missing", stream)
+    assert offset == stream.offset_of(stream.find(T.HVM_PARAMS, 0)), "the other has no frame"
+    assert record is not None
+    assert record.endswith(" (HVM_PARAMS)")
+
+    stream = StreamBuilder("pv", types={15: 1})
+    part = stream.find(T.X86_PV_P2M_FRAMES)
+    again = record_part(T.X86_PV_P2M_FRAMES, part.body_bytes())
+    stream.insert_after(part, again)
+    assert place_of("p2m-frame-unusable", stream)[0] == stream.offset_of(again)
+
+    stream = StreamBuilder("pv", vcpus=2)
+    stream.parts.remove(stream.find(T.X86_PV_VCPU_BASIC, 1))
+    msrs = stream.find(T.X86_PV_VCPU_MSRS, 1)
+    assert place_of("vcpu-without-basic", stream)[0] == stream.offset_of(msrs)
+
+
+def test_the_bytes_behind_the_configuration() -> None:
+    data = CASES["xl-optional-data-tail"][0][0]()
+    (finding,) = [one for one in verify_bytes(data).findings if one.id == "xl-optional-data-tail"]
+    assert (finding.offset, finding.record) == (data.index(b"tail"), "xl optional data")
+
+
+def test_the_record_that_is_coming() -> None:
+    stream = StreamBuilder("pv")
+    end = stream.find(T.END)
+    stream.parts = stream.parts[: stream.parts.index(end)]
+    (cut,) = verify_stream(stream).findings
+    records = sum(part.layer == "libxc" and part.type is not None for part in stream.parts)
+    assert (cut.id, cut.number) == ("truncated", records + 1)
+    assert cut.record == f"libxc record {records + 1}"
+
+
 RANGES = "0x1-0x3, 0x5, 0x7, 0x9-0xa, ..."
 SCATTERED = (1, 2, 3, 5, 7, 9, 10, 12)
 
