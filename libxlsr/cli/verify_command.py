@@ -6,7 +6,7 @@ import argparse
 from contextlib import closing
 from typing import Any
 
-from libxlsr.cli.arguments import image_source, number
+from libxlsr.cli.arguments import image_source
 from libxlsr.cli.report import Report, error_members
 from libxlsr.errors import LibxlsrError, UsageError
 from libxlsr.operations.verify import Outcome, verify_many
@@ -82,10 +82,9 @@ def verify(options: argparse.Namespace, report: Report) -> int:
 
 
 def _jobs(text: str) -> int:
-    jobs = number(text)
-    if not 1 <= jobs <= JOBS_MAX:
+    if not (text.isdecimal() and 1 <= int(text) <= JOBS_MAX):
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {JOBS_MAX}")
-    return jobs
+    return int(text)
 
 
 def _say(image: str, outcome: Outcome, options: argparse.Namespace, report: Report) -> int:
@@ -98,7 +97,8 @@ def _say(image: str, outcome: Outcome, options: argparse.Namespace, report: Repo
         return outcome.exit_code
     if not options.quiet:
         _say_events(image, outcome, report)
-        _say_lines(image, outcome, report, explain=options.verbose > 0)
+        explain = options.verbose > 0
+        _say_lines(image, outcome, report, explain=explain, digest=options.digest)
     return 0 if outcome.good else 1
 
 
@@ -140,7 +140,9 @@ def _say_events(image: str, verified: Verified, report: Report) -> None:
     )
 
 
-def _say_lines(image: str, verified: Verified, report: Report, *, explain: bool) -> None:
+def _say_lines(
+    image: str, verified: Verified, report: Report, *, explain: bool, digest: bool
+) -> None:
     for finding in verified.findings:
         severity = finding.severity.value
         report.line(f"{image}: {severity}: {where_and_what(finding)} [{finding.id}]")
@@ -154,6 +156,16 @@ def _say_lines(image: str, verified: Verified, report: Report, *, explain: bool)
         report.line(f"{image}: {what}")
     if verified.digest is not None:
         report.line(f"{image}: digest {verified.digest}")
+    elif digest:
+        report.line(f"{image}: no digest: {_why_no_digest(verified)}")
+
+
+def _why_no_digest(verified: Verified) -> str:
+    if not verified.good:
+        return "there are errors"
+    if any(finding.id == "ends-at-checkpoint" for finding in verified.findings):
+        return "the image ends at a checkpoint"
+    return "not every frame was kept track of"
 
 
 def _verdict(verified: Verified) -> str:
@@ -170,15 +182,17 @@ def _verdict(verified: Verified) -> str:
 
 
 def _how(verified: Verified) -> str:
+    if verified.kind in (None, "legacy"):
+        return "not looked into"
     if verified.full:
-        return f"all {verified.size} bytes were read"
+        return f"{'all ' if verified.good else ''}{verified.size} bytes were read"
     return "structure checked, pages not read (--full reads them)"
 
 
 def _what(verified: Verified) -> str:
     if verified.kind is None or verified.guest is None:
         return ""
-    packed = f", {verified.compression}" if verified.compression else ""
+    packed = f" ({verified.compression})" if verified.compression else ""
     parts = [f"{verified.kind} image{packed} of a guest of type {verified.guest}"]
     if verified.xen_version is not None and not verified.xen_version.startswith("0."):
         parts.append(f"saved by Xen {verified.xen_version}")

@@ -13,6 +13,7 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.recognise import SIZE
 from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
@@ -207,6 +208,9 @@ class Verification(Checks):
 def _unfit(image: OpenedImage, expected: str) -> Finding | None:
     """Why there is nothing to walk over; None where there is."""
     kind = image.kind
+    if kind is None and len(head := image.source.peek(SIZE)) < SIZE:
+        message = f"the image ends {len(head)} bytes into its header: it is truncated or empty"
+        return Finding("truncated", message, offset=len(head))
     if kind is None:
         message = (
             "this is no Xen image, expected an xl, libxl or libxc header, or compressed data; of a "

@@ -10,6 +10,7 @@ from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.walk.source import (
+    CANT_READ,
     FileSource,
     FlowSource,
     Source,
@@ -72,7 +73,7 @@ def _head(fd: int, seekable: bool) -> bytes:
             head += more
         return head
     except OSError as error:
-        raise TargetError.from_oserror(error, "can't read the image", call="read") from error
+        raise TargetError.from_oserror(error, CANT_READ, call="read") from error
 
 
 def _after(head: bytes, chunks: Callable[[], bytes]) -> Callable[[], bytes]:

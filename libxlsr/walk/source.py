@@ -27,6 +27,9 @@ _AHEAD = 16 << 20
 
 _FLOW = 1 << 20
 
+CANT_READ = "can't read the image"
+"""The message of the TargetError for what the system does not give."""
+
 
 class Truncated(StreamError):
     """The bytes end in the middle of something. ``rule`` is the finding's id."""
@@ -72,8 +75,10 @@ class Source:
             yield piece
 
     def _truncated(self, got: int, what: str) -> Truncated:
+        """The error for an end after ``got`` of the bytes that were wanted."""
         where = f"{got} bytes into {what}" if got else f"where {what} should begin"
-        return Truncated(f"the image ends {where}", offset=self.offset + got)
+        self.offset += got
+        return Truncated(f"the image ends {where}", offset=self.offset)
 
 
 class FileSource(Source):
@@ -274,4 +279,4 @@ def decompressed_chunks(codec: str, fd: int, prefix: bytes) -> Callable[[], byte
 
 
 def _read_error(error: OSError) -> TargetError:
-    return TargetError.from_oserror(error, "can't read the image", call="read")
+    return TargetError.from_oserror(error, CANT_READ, call="read")

@@ -84,7 +84,7 @@ class Walker:
             else:
                 self._libxl()
             self._record = None
-            with self._rule("trailing-data", where="after the image"):
+            with self._rule("trailing-data", where="the image's end"):
                 self._nothing_follows()
             whole = True
         except _Stop:

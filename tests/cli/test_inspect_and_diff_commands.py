@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,22 @@ def test_keys_of_the_device_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [len(some) for some in lines.values()] == [51, 20]
     assert len(lines["-v"][0]) > 1000
     assert max(map(len, lines["-v"][1:])) < 60
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_name_that_the_terminal_can_not_show(encoding: str, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(StreamBuilder("pv", config=config_json("pv", 16, name="gäst-名")).build())
+    for command in (["inspect", image], ["verify", image], ["diff", image, image]):
+        done = subprocess.run(
+            [sys.executable, "-m", "libxlsr", *command],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        name = "gäst-名".encode(encoding, "backslashreplace")
+        assert (name in done.stdout) == (command[0] == "inspect")
 
 
 def test_inspect_for_a_program(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,73 @@ def test_full_and_digest_say_so(good: str, capsys: pytest.CaptureFixture[str]) -
     assert f"all {size} bytes were read" in capsys.readouterr().out
     assert main(["verify", "--digest", good]) == 0
     assert f"{good}: digest libxlsr-1:" in capsys.readouterr().out
+
+
+def test_a_digest_that_there_is_none_of_is_accounted_for(
+    good: str, bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--digest", good]) == 0
+    assert "no digest" not in capsys.readouterr().out
+    assert main(["verify", "--digest", bad]) == 1
+    assert f"{bad}: no digest: there are errors" in capsys.readouterr().out.splitlines()
+    remus = StreamBuilder("pv", checkpoints=[[1], [2]])
+    cut = tmp_path / "cut"
+    cut.write_bytes(remus.build()[:-100])
+    assert main(["verify", "--digest", str(cut)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{cut}: no digest: the image ends at a checkpoint" in lines
+
+
+def test_an_image_that_is_cut_off_was_read_to_its_end(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(good).read_bytes()
+    for size in (len(data) - 1, len(data) // 2, 60, 8):
+        Path(good).write_bytes(data[:size])
+        for more in ([], ["--full"], ["--digest"]):
+            assert main(["verify", "--json", *more, good]) == 1
+            finding, verified = map(json.loads, capsys.readouterr().out.splitlines())
+            assert (finding["id"], finding["offset"]) == ("truncated", size)
+            assert verified["bytes"] == size
+    assert main(["verify", "--full", good]) == 1
+    assert capsys.readouterr().out.endswith("bad, 1 error; 8 bytes were read\n")
+
+
+@pytest.mark.parametrize("head", [b"", b"Xen ", b"LibxlFm", b"\xff" * 4, b"\xfd7zXZ", b"\0"])
+def test_what_is_too_short_to_be_recognised(
+    head: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(head)
+    for command in ("verify", "inspect"):
+        assert main([command, str(image)]) == 1
+        said = capsys.readouterr()
+        ends = f"ends {len(head)} bytes into its header: it is truncated or empty"
+        assert ends in said.out + said.err
+    assert main(["verify", str(image)]) == 1
+    assert capsys.readouterr().out.endswith("; not looked into\n")
+
+
+def test_what_can_not_be_read_is_named(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bad_sector = "/proc/self/mem"  # whose first page nobody has
+    for command in (
+        ["verify", good],
+        ["verify", "-j2", good],
+        ["diff", good],
+        ["diff", "--json", good],
+    ):
+        assert main([*command, bad_sector]) == 3
+        said = capsys.readouterr()
+        assert f"can't read {bad_sector}: read failed: Input/output error" in said.out + said.err
+
+
+def test_what_follows_compressed_data_is_behind_the_image(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(good).write_bytes(lzma.compress(Path(good).read_bytes()) + b"more")
+    assert main(["verify", good]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"{good}: error: in the image's end: the xz data is damaged")
 
 
 def test_a_bad_image(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +174,9 @@ def test_the_format_can_be_asked_for(good: str) -> None:
     assert main(["verify", "-q", "--format", "libxc", good]) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["-j", "0", "x"], ["-j", "x", "x"], ["--format", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["-j", "0", "x"], ["-j", "x", "x"], ["-j", "-1", "x"], ["--format", "x"]]
+)
 def test_wrong_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["verify", *arguments])

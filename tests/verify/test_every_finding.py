@@ -70,7 +70,7 @@ def with_header(name: str, offset: int, data: bytes, **kind: Any) -> bytes:
 # -- the image as a whole
 
 case("unrecognised")(lambda: b"\x7fELF\2\1\1\0" + bytes(100))
-case("unrecognised")(lambda: b"")
+case("truncated")(lambda: b"")
 case("legacy-image")(lambda: struct.pack("<QI", 0x10000, 0xFFFFFFFF) + bytes(64))
 case("wrong-format", expected="libxc")(lambda: StreamBuilder().build())
 case("compression")(lambda: gzip.compress(StreamBuilder().build())[:-9])
