@@ -30,6 +30,9 @@ class LibxlsrError(Exception):
 
     rc: ClassVar[int] = -3
     exit_code: ClassVar[int] = 3
+    at_end: bool = False
+    """Whether the bytes only ended too early. Of what a decompressor or a converter gives, its own
+    error says why."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)

@@ -54,5 +54,5 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-    # A guest's name may have what the terminal's encoding lacks. (Standard error escapes it anyway.)
+    # A guest's name may have what the terminal's encoding lacks; standard error escapes it anyway.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

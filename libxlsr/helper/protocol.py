@@ -62,7 +62,7 @@ _MEMBERS: Mapping[str, Mapping[str, type]] = {
 }
 
 _ERROR_FIELDS: Mapping[type[LibxlsrError], Mapping[str, type]] = {
-    StreamError: {"offset": int, "record": str, "expected": str},
+    StreamError: {"offset": int, "record": str, "expected": str, "at_end": bool},
     TargetError: {"errno": int, "call": str, "last_log": str},
     UsageError: {},
     BackendUnavailable: {},

@@ -365,8 +365,7 @@ class _Restore:
         """The stream broke off: the guest of the last checkpoint is the result, if it is whole."""
         reason = self._failed_over()
         assert reason is not None
-        at_end = isinstance(reason, StreamError) and reason.at_end
-        if self._filtered() or (self._to_eof and not at_end):
+        if self._filtered() or (self._to_eof and not reason.at_end):
             # A compressed file has no sender that could have died: it is damaged, whatever of it
             # could be read. A converted image has no checkpoints. And a sender that dies leaves a
             # file that ends too early, not one with something wrong in it.
@@ -461,7 +460,8 @@ class _Restore:
         if self._restored is not None:
             return
         if self._error is not None and self._ao.aborting is None:
-            error.later.append(self._error)
+            if not self._error.at_end:
+                error.later.append(self._error)
             self._error = error
         else:
             self._fail(error)
@@ -497,6 +497,8 @@ class _Restore:
         first = self._error
         if first is None or error is None or error is first or error in first.later:
             return
+        if error.at_end and self._filtered():
+            return  # as the filter's own error says
         first.later.append(error)
 
     def _check_all_finished(self) -> None:

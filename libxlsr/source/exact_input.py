@@ -32,6 +32,7 @@ class ExactInput:
                     f"the stream ends {len(data)} bytes into {what}",
                     offset=self.offset,
                     remedy="the image is truncated: get a whole copy of it",
+                    at_end=True,
                 )
             data += piece
         return data

@@ -244,7 +244,8 @@ class Opening:
         closing = self._close_reason is not None  # before on_failed, which may lead to close()
         if error is not None and error is not self._close_reason:
             if self._filter_error is not None and self._filter_error[0] < number:
-                self._filter_error[1].later.append(error)  # the cause lies further up
+                if not error.at_end:
+                    self._filter_error[1].later.append(error)  # the cause lies further up
             else:
                 self._filter_error = number, error
                 self._on_failed(error)

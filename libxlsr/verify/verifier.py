@@ -13,8 +13,8 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.recognise import SIZE
 from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
+from libxlsr.formats.recognise import SIZE
 from libxlsr.verify.checks import Checks
 from libxlsr.verify.findings import Finding, Findings, Severity, message_of
 from libxlsr.verify.frame_ranges import CountedFrames, first_ranges

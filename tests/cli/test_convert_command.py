@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -91,3 +92,21 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert raised.value.code == 2
     assert sorted(os.listdir()) == before
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["convert"], ["extract"], ["restore", "--target", "image", "--output", "output"]],
+    ids=lambda command: str(command[0]),
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_an_old_image_that_is_cut_off_has_one_error(
+    command: list[str], packed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = LegacyImage("pv").build()
+    names = ["old"] if command[0] == "restore" else ["old", "output"]
+    for size in (20, len(data) // 2, len(data) - 5):
+        Path("old").write_bytes(gzip.compress(data[:size]) if packed else data[:size])
+        assert main([*command, *names]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"libxlsr: error: at offset {size:#x}: the stream ends ")

@@ -132,9 +132,9 @@ def test_keys_of_the_device_model(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_name_that_the_terminal_can_not_show(encoding: str, tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(StreamBuilder("pv", config=config_json("pv", 16, name="gäst-名")).build())
-    for command in (["inspect", image], ["verify", image], ["diff", image, image]):
+    for command in (["inspect"], ["verify"], ["diff", str(image)]):
         done = subprocess.run(
-            [sys.executable, "-m", "libxlsr", *command],
+            [sys.executable, "-m", "libxlsr", *command, str(image)],
             env={**os.environ, "PYTHONIOENCODING": encoding},
             capture_output=True,
             check=False,
