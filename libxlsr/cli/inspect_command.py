@@ -104,8 +104,8 @@ def _image(description: dict[str, Any]) -> list[str]:
         rows.append(("libxc version", str(headers["libxc_image"]["version"])))
     if headers["libxc_domain"] is not None:
         major = headers["libxc_domain"]["xen_major"]
-        saved = f"Xen {image['xen_version']}" if major else "convert-legacy-stream"
-        rows.append(("saved by", saved))
+        old = "Xen 4.5 or older" if image["kind"] == "legacy" else "convert-legacy-stream"
+        rows.append(("saved by", f"Xen {image['xen_version']}" if major else old))
     config = description["config"]
     info = config.get("b_info") if isinstance(config, dict) else None
     if isinstance(info, dict):

@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
         "--format",
         choices=FORMATS,
         default="auto",
-        help="what kind of image it has to be (default: any)",
+        help="what kind of image it has to be (default: any); legacy is one of Xen 4.5 or older",
     )
     parser.add_argument(
         "-j", "--jobs", type=_jobs, default=1, metavar="N", help="verify N files at a time"
@@ -182,7 +182,7 @@ def _verdict(verified: Verified) -> str:
 
 
 def _how(verified: Verified) -> str:
-    if verified.kind in (None, "legacy"):
+    if not verified.records:
         return "not looked into"
     if verified.full:
         return f"{'all ' if verified.good else ''}{verified.size} bytes were read"

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from typing import Callable
+from collections.abc import Iterator
+from typing import Protocol
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import legacy, libxc, libxl
@@ -39,7 +40,6 @@ from libxlsr.formats.libxc_pv import (
 from libxlsr.formats.libxc_records import TSC_MODE_NAMES, X86TscInfo
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES, has_data
-from libxlsr.source.exact_input import ExactInput
 
 _CONVERTER_VERSION = 1
 
@@ -53,19 +53,32 @@ _TSC_INFO = struct.Struct("<IQII")
 _XSAVE_HEADER = struct.Struct("<QQ")
 """Of a vCPU's XSAVE data: a mask, and the size of what follows; "xcnt" counts it in."""
 
-Write = Callable[[bytes], None]
+
+class Input(Protocol):
+    """What an old image is read from: an ExactInput, or a walk's source."""
+
+    @property
+    def offset(self) -> int:
+        """Of the next byte."""
+
+    def read(self, nbytes: int, what: str) -> bytes | bytearray:
+        """The next ``nbytes``, all of them. Raises StreamError."""
+
+    def read_to_end(self, most: int, what: str) -> bytes | bytearray:
+        """All that is left, at most ``most`` bytes. Raises StreamError."""
 
 
 class LegacyStream:
-    """One conversion: reads ``source`` from its first byte on, hands the new stream to ``write``.
+    """One conversion: reads ``source`` from its first byte on, gives the new stream.
 
-    Raises StreamError with offsets in the old image, and whatever ``source`` and ``write`` raise.
+    Raises StreamError with offsets in the old image, and whatever ``source`` raises.
     """
 
-    def __init__(self, source: ExactInput, kind: LegacyKind, write: Write) -> None:
+    def __init__(self, source: Input, kind: LegacyKind) -> None:
         self._source = source
         self._kind = kind
-        self._write = write
+        self._pieces: list[bytes] = []
+        self._write = self._pieces.append
         self._guest_width = 8
         self._frame_limit = legacy.PFN_LIMIT
         self._has_pages = False
@@ -75,8 +88,26 @@ class LegacyStream:
         self._hvm_params: dict[int, int] = {}
         self._xenstore: libxl.EmulatorXenstoreData | None = None
 
-    def convert(self) -> None:
-        """Convert all of it; the source's next byte is the one that follows the image."""
+    def pieces(self) -> Iterator[bytes]:
+        """The new stream, as it can be told: no more of it at a time than a batch of pages, or a
+        record. After the last piece the source's next byte is the one that follows the image."""
+        self._head()
+        yield from self._taken()
+        while self._chunk():
+            yield from self._taken()
+        self._tail()
+        yield from self._taken()
+        if not self._kind.is_pv:
+            self._emulator_records()
+        self._libxl_record(libxl.RecordType.END)
+        yield from self._taken()
+
+    def _taken(self) -> list[bytes]:
+        pieces = self._pieces[:]
+        self._pieces.clear()
+        return pieces
+
+    def _head(self) -> None:
         p2m_size = self._word("the p2m size")
         if not 0 < p2m_size < legacy.PFN_LIMIT:
             raise self._wrong(
@@ -96,18 +127,15 @@ class LegacyStream:
         if is_pv:
             self._frame_limit = p2m_size
             self._p2m_frames(p2m_size)
-        while self._chunk():
-            pass
+
+    def _tail(self) -> None:
         if not self._has_pages:
             raise self._wrong("the chunks end without any pages", 4, "the guest's memory")
-        if is_pv:
+        if self._kind.is_pv:
             self._pv_tail()
         else:
             self._hvm_tail()
         self._record(RecordType.END)
-        if not is_pv:
-            self._emulator_records()
-        self._libxl_record(libxl.RecordType.END)
 
     # -- what comes out
 

@@ -35,12 +35,9 @@ def run(channel: Channel) -> dict[str, Any]:
                 expected="an image of Xen 4.5 or older",
             )
         source = ExactInput(args["fd_in"], head)
-
-        def write(data: bytes) -> None:
-            write_all(args["fd_out"], data)
+        for piece in LegacyStream(source, kind).pieces():
+            write_all(args["fd_out"], piece)
             channel.progress({"source_bytes": args["offset"] + source.offset})
-
-        LegacyStream(source, kind, write).convert()
         if args["to_eof"] and not source.at_end():
             raise StreamError(
                 "something follows the end of the image",

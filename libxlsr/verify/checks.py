@@ -89,6 +89,7 @@ class Checks(Visitor):
         self.broke_off = False
         """Whether the stream broke off after a whole checkpoint."""
         self._compression: str | None = None
+        self._legacy = False
         self._domain_type: str | None = None
         self._max_vcpus: int | None = None
         self._rank = 0
@@ -171,7 +172,10 @@ class Checks(Visitor):
 
     def opened(self, kind: str, compression: str | None) -> None:
         self._compression = compression
-        if kind != "xl":
+        self._legacy = kind == "legacy"
+        if self._legacy:
+            self._findings.add(Finding("legacy-image", "it is converted on the way", offset=0))
+        elif kind != "xl":
             self.report("no-config", f"the image begins with its {kind} header")
 
     def optional_data(self, data: xl.OptionalData) -> None:
@@ -201,7 +205,9 @@ class Checks(Visitor):
                 "guest-type",
                 f"the configuration is a {self._domain_type} guest's, the libxc image {kind}",
             )
-        if header.is_legacy_converted:
+        if self._legacy and self.config is None:
+            self.report("no-config", "it has none in JSON")
+        if header.is_legacy_converted and not self._legacy:
             self.report(
                 "legacy-converted", f"by version {header.xen_minor} of convert-legacy-stream"
             )
@@ -240,7 +246,7 @@ class Checks(Visitor):
             self.report("verify-pass", "all of memory follows once more")
         if record_type in (_T.X86_CPUID_POLICY, _T.X86_MSR_POLICY):
             self._policies.add(record_type)
-        elif record_type == _T.STATIC_DATA_END and len(self._policies) < 2:
+        elif record_type == _T.STATIC_DATA_END and len(self._policies) < 2 and not self._legacy:
             self.report("policy-missing", "before STATIC_DATA_END")
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:

@@ -36,7 +36,14 @@ RULES: dict[str, Rule] = {
     # The image as a whole.
     "unrecognised": Rule(_E, "The first bytes are of no kind of image that is known."),
     "legacy-image": Rule(
-        _E, "Xen 4.5 or older wrote it, in the format before migration v2; it must be converted."
+        _N,
+        "Xen 4.5 or older wrote it, in the format before migration v2. It is converted on the way, "
+        "as by a restore; findings but legacy-damaged and truncated have their places in what it "
+        "becomes, which libxlsr convert writes.",
+    ),
+    "legacy-damaged": Rule(
+        _E,
+        "The image of Xen 4.5 or older can't be converted; the finding has the place in it.",
     ),
     "wrong-format": Rule(_E, "It is an image, but not of the kind that --format asks for."),
     "compression": Rule(_E, "The compressed data is damaged or cut off."),

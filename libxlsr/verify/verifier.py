@@ -110,7 +110,9 @@ def run_verification(
     except CompressionDamaged as error:
         findings.add(Finding("compression", message_of(error)))
         return _verified(findings, None, full=True), None
-    full = image.source.reads_everything
+    if expected == "legacy" and image.kind is None:
+        image = image._replace(kind="legacy")  # some have no mark to know them by
+    full = image.source.reads_everything or image.kind == "legacy"
     unfit = _unfit(image, expected)
     if unfit is not None:
         findings.add(unfit)
@@ -213,8 +215,8 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
         return Finding("truncated", message, offset=len(head))
     if kind is None:
         message = (
-            "this is no Xen image, expected an xl, libxl or libxc header, or compressed data; of a "
-            "bare HVM guest's from a 32-bit Xen 4.5 or older, libxlsr convert --legacy makes one"
+            "this is no Xen image, expected an xl, libxl or libxc header, or compressed data; a "
+            "bare HVM guest's from a 32-bit Xen 4.5 or older must be called so (--format legacy)"
         )
         return Finding("unrecognised", message, offset=0)
     if expected not in ("auto", kind):
@@ -223,12 +225,6 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
             f"this is {'an' if kind == 'xl' else 'a'} {kind} image, expected {expected}",
             offset=0,
         )
-    if kind == "legacy":
-        message = (
-            "this is an image of Xen 4.5 or older, expected a migration-v2 stream; "
-            "libxlsr convert makes one of it"
-        )
-        return Finding("legacy-image", message, offset=0)
     return None
 
 

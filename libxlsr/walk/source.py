@@ -66,6 +66,17 @@ class Source:
         """Whether nothing follows."""
         return not self.peek(1)
 
+    def read_to_end(self, most: int, what: str) -> bytes:
+        """All that is left. Raises StreamError where that is more than ``most``; and as read()."""
+        data = bytearray()
+        while piece := self.peek(PIECE):
+            if len(data) + len(piece) > most:
+                raise StreamError(
+                    f"{what} is longer than {most} bytes", offset=self.offset, expected="the end"
+                )
+            data += self.read(len(piece), what)
+        return bytes(data)
+
     def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
         """The next ``nbytes``, in pieces of PIECE (the last one may be shorter), each of which is
         there until the next one is asked for."""

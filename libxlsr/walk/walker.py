@@ -7,6 +7,8 @@
     CHECKPOINT                  libxl records up to CHECKPOINT_END, then libxc records again
     libxc END                   libxl records up to END
 
+An image of Xen 4.5 or older is converted on the way, and what it becomes is walked over.
+
 What is wrong in one place is told as a Problem, and the walk goes on behind it as long as the
 lengths still say where the next record begins: a wrong body does not hide what follows, a wrong
 header, an unknown length or the end of the bytes stops everything.
@@ -28,6 +30,8 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder as LibxcOrder
 from libxlsr.formats.libxc_pv import X86PvInfo
 from libxlsr.formats.libxc_records import decode_body
+from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
+from libxlsr.formats.recognise import recognise
 from libxlsr.stream.order import RecordOrder as LibxlOrder
 from libxlsr.walk.source import Source, Truncated
 from libxlsr.walk.visitor import Problem, Record, Visitor
@@ -71,17 +75,20 @@ class Walker:
         self._guest_width = 8
         self._checkpoints = 0
         self._record: Record | None = None
+        self._converting = False
 
     def run(self, kind: str) -> None:
-        """Walk over an image of ``kind`` ("xl", "libxl", "libxc"). Raises TargetError."""
+        """Walk over an image of ``kind`` ("xl", "libxl", "libxc", "legacy"). Raises TargetError."""
         whole = False
         try:
-            if kind == "xl":
-                self._xl()
-            if kind == "libxc":
+            if kind == "legacy":
+                self._legacy()
+            elif kind == "libxc":
                 self._libxc_headers()
                 self._libxc_records()
             else:
+                if kind == "xl":
+                    self._xl()
                 self._libxl()
             self._record = None
             with self._rule("trailing-data", where="the image's end"):
@@ -103,7 +110,9 @@ class Walker:
         """``where`` and ``number`` are of what is read while there is no record."""
         if isinstance(error, Truncated):
             rule = error.rule
-        if self._record is not None:
+        if self._converting and isinstance(error, Truncated):
+            number = None  # it says itself where it is in the old image
+        elif self._record is not None:
             error.record, number = str(self._record), self._record.number
         elif error.record is None:
             error.record = where
@@ -134,14 +143,28 @@ class Walker:
 
     # -- xl
 
-    def _xl(self) -> None:
+    def _legacy(self) -> None:
+        """xl's header, where there is one, and the libxl stream that the rest becomes."""
+        from libxlsr.walk.conversion import converted  # which is seldom wanted
+
+        source = self._source
+        if recognise(source.peek(RECOGNISE_SIZE)) == "xl":
+            self._xl(legacy=True)
+        self._source, self._converting = converted(source), True
+        self._libxl()
+        self._source, self._converting = source, False
+
+    def _xl(self, *, legacy: bool = False) -> None:
         source = self._source
         with self._rule("xl-header"):
-            header = xl.Header.decode(source.read(xl.FIXED_HEADER_SIZE, "the xl header"))
+            data = source.read(xl.FIXED_HEADER_SIZE, "the xl header")
+            header = xl.Header.decode(data, legacy=legacy)
             self._visitor.xl_header(header)
         start = source.offset
         with self._rule("xl-config", "xl optional data"):
             data = source.read(header.optional_data_len, "the domain configuration")
+        if not header.has_json:
+            return
         try:
             self._visitor.optional_data(xl.OptionalData.decode(data, start))
         except StreamError as error:

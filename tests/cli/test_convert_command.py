@@ -66,8 +66,6 @@ def test_an_image_of_xen_4_5_can_be_verified_then(
     guest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("old").write_bytes(LegacyImage(guest).build())
-    assert main(["verify", "--format", "legacy", "old"]) == 1
-    assert "libxlsr convert makes one of it [legacy-image]" in capsys.readouterr().out
     assert main(["convert", "old", "new"]) == 0
     capsys.readouterr()
     assert main(["verify", "--full", "--json", "new"]) == 0

@@ -22,12 +22,10 @@ def converted(data: bytes, kind: LegacyKind, tmp_path: Path) -> bytes:
     path = tmp_path / "image"
     path.write_bytes(data)
     fd = os.open(path, os.O_RDONLY)
-    written: list[bytes] = []
     try:
-        LegacyStream(ExactInput(fd), kind, written.append).convert()
+        return b"".join(LegacyStream(ExactInput(fd), kind).pieces())
     finally:
         os.close(fd)
-    return b"".join(written)
 
 
 @pytest.mark.parametrize("width", [4, 8])

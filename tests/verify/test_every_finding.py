@@ -18,6 +18,7 @@ from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
 from libxlsr.testing.builder import StreamBuilder, config_json
+from libxlsr.testing.legacy import LegacyImage
 from libxlsr.testing.pages import PageBatch
 from libxlsr.testing.parts import (
     DOMAIN_HEADER,
@@ -70,8 +71,10 @@ def with_header(name: str, offset: int, data: bytes, **kind: Any) -> bytes:
 # -- the image as a whole
 
 case("unrecognised")(lambda: b"\x7fELF\2\1\1\0" + bytes(100))
-case("truncated")(lambda: b"")
-case("legacy-image")(lambda: struct.pack("<QI", 0x10000, 0xFFFFFFFF) + bytes(64))
+case("legacy-image")(lambda: LegacyImage("pv").build())
+case("legacy-damaged")(lambda: struct.pack("<QI", 0x10000, 0xFFFFFFFF) + bytes(64))
+case("legacy-damaged")(lambda: b"LinuxGuestRecord" + bytes(64))
+case("legacy-damaged", expected="legacy")(lambda: b"\x7fELF\2\1\1\0" + bytes(100))
 case("wrong-format", expected="libxc")(lambda: StreamBuilder().build())
 case("compression")(lambda: gzip.compress(StreamBuilder().build())[:-9])
 case("compression")(lambda: lzma.compress(StreamBuilder().build())[:100])
@@ -455,6 +458,7 @@ OF_THE_WHOLE_IMAGE = {
     "verify-mismatch",
 }
 OF_NO_RECORD = {
+    "legacy-damaged",
     "legacy-image",
     "libxc-domain-header",
     "libxc-image-header",
