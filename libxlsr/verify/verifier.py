@@ -216,7 +216,8 @@ def _unfit(image: OpenedImage, expected: str) -> Finding | None:
     if kind is None:
         message = (
             "this is no Xen image, expected an xl, libxl or libxc header, or compressed data; a "
-            "bare HVM guest's from a 32-bit Xen 4.5 or older must be called so (--format legacy)"
+            "bare HVM guest's from a 32-bit Xen 4.5 or older has no mark: libxlsr verify --format "
+            "legacy and libxlsr convert --legacy take it"
         )
         return Finding("unrecognised", message, offset=0)
     if expected not in ("auto", kind):
