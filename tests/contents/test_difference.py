@@ -207,6 +207,6 @@ def test_an_image_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(data[:-1])
     with pytest.raises(StreamError, match=r"the image ends .*/b\)"):
         diff(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b").write_bytes(b"nothing")
+    (tmp_path / "b").write_bytes(b"no image")
     with pytest.raises(StreamError, match="no Xen image"):
         diff(tmp_path / "a", tmp_path / "b")
