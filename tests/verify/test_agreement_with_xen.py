@@ -67,6 +67,9 @@ THEIRS_ONLY = {
     "Unrecognised record type 0x8": "| optional records (bit 31 of the type) |",  # libxc's
     "Unrecognised record type 8": "| optional records (bit 31 of the type) |",  # libxl's
     "Length expected to be a multiple of 8": "| any checkpointed (Remus) stream |",
+    "marker: Expected 0xffffffffffffffff, got 0x1000000000000000": (  # the old image's 16 frames
+        "| an image of Xen 4.5 or older (`legacy-image`) |"
+    ),
 }
 
 
