@@ -42,9 +42,11 @@ class FrameMap:
         """One more than the highest frame that is kept track of."""
         self.untracked = 0
         """Entries for frames that aren't."""
+        self._counts: Counter[int] | None = None
 
     def add(self, batch: PageData) -> int:
         """Take a record's frames; how many of them had contents before and were sent again."""
+        self._counts = None
         values = batch.types.translate(_VALUES)
         if batch.is_consecutive:
             return self._add_run(batch.gfns[0], values)
@@ -65,6 +67,8 @@ class FrameMap:
 
     def counts(self) -> Counter[int]:
         """How many frames have each byte; those that were never named are not counted."""
+        if self._counts is not None:
+            return self._counts
         counts: Counter[int] = Counter()
         for chunk in self._chunks.values():
             left = chunk
@@ -75,6 +79,7 @@ class FrameMap:
                 counts[byte[0]] += len(left) - len(rest)
                 left = rest
         del counts[0]
+        self._counts = counts
         return counts
 
     def ranges(self, values: bytes, end: int) -> Iterator[tuple[int, int]]:
