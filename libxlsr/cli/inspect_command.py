@@ -132,7 +132,7 @@ def _memory(memory: dict[str, Any] | None, everything: bool) -> list[str]:
     rounds = memory["rounds"]
     lines = _table("Memory", rows) + _table("Frames", _some(ranges, everything))
     if len(rounds) > 1:
-        lines += _table("Rounds", _rounds(rounds[: None if everything else ROWS_MAX]))
+        lines += _table("Rounds", _some(_rounds(rounds), everything))
     return lines
 
 

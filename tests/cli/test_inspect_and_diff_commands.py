@@ -50,6 +50,22 @@ def test_inspect_says_more(images: tuple[str, str], capsys: pytest.CaptureFixtur
     assert "Rounds" in out
 
 
+def test_rounds_that_are_not_shown_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(StreamBuilder("pv", dirtied=[[1]] * 30).build())
+    rounds = len(json.loads(inspected(image, "--json", capsys))["memory"]["rounds"])
+    assert rounds > 20
+    assert f"{rounds - 20} more" in inspected(image, "--full", capsys)
+    assert "more" not in inspected(image, "-v", capsys)
+
+
+def inspected(image: Path, option: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["inspect", option, str(image)]) == 0
+    return capsys.readouterr().out
+
+
 def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     """What inspect prints in its two columns, by the first of them."""
     assert main(["inspect", *arguments]) == 0
