@@ -73,6 +73,12 @@ _HVM_VCPU_SIZES = {
     HVM_SAVE_CODE_MTRR: 240,
 }
 
+#: Entries of HVM_CONTEXT for the devices that every HVM guest has: zeros.
+HVM_PLATFORM = [
+    HvmSaveEntry(typecode, instance, bytes(HVM_SAVE_SIZES[typecode][0]))
+    for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST
+]
+
 
 def config_json(guest: str, pages: int, *, name: str = "guest", vcpus: int = 1) -> dict[str, Any]:
     """What libxl would write of such a domain's configuration."""
@@ -331,10 +337,7 @@ class StreamBuilder:
             for vcpu_id in range(self.vcpus)
         ]
         if self.guest == "hvm":
-            states += [
-                HvmSaveEntry(typecode, instance, bytes(HVM_SAVE_SIZES[typecode][0]))
-                for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST
-            ]
+            states += HVM_PLATFORM
         return HvmContext((HvmSaveEntry(1, 0, header), *sorted(states)))
 
     def _hvm_params(self) -> HvmParams:

@@ -19,7 +19,6 @@ from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
     HVM_SAVE_CODE_CPU,
-    HVM_SAVE_EVERY_HVM_GUEST,
     HVM_SAVE_EVERY_VCPU,
     HVM_SAVE_SIZES,
     HvmContext,
@@ -29,7 +28,7 @@ from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB, has_data
-from libxlsr.testing.builder import config_json
+from libxlsr.testing.builder import HVM_PLATFORM, config_json
 from libxlsr.testing.pages import Content, stamped_page
 
 PHYSMAP = ((0xF0000000, 0xF0010000, 0x800000, "vga.vram"),)
@@ -108,11 +107,7 @@ class LegacyImage:
             for typecode in HVM_SAVE_EVERY_VCPU
             for vcpu in self.vcpus
         ]
-        states += [
-            HvmSaveEntry(typecode, instance, bytes(HVM_SAVE_SIZES[typecode][0]))
-            for typecode, instance in HVM_SAVE_EVERY_HVM_GUEST
-        ]
-        return HvmContext((HvmSaveEntry(1, 0, header), *states)).encode()
+        return HvmContext((HvmSaveEntry(1, 0, header), *states, *HVM_PLATFORM)).encode()
 
     def vcpu_part(self, vcpu: int, size: int, kind: int) -> bytes:
         """A part of a PV vCPU's state that can be told from the others."""
