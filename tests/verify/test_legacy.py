@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from libxlsr.operations.contents import diff, inspect
 from libxlsr.operations.convert import convert
 from libxlsr.operations.verify import verify
 from libxlsr.testing.legacy import LegacyImage
-from libxlsr.verify.verifier import verify as verify_fd
+
+from .verify_images import verify_through_pipe
 
 TYPES = {3: XEN_DOMCTL_PFINFO_XTAB, 7: XEN_DOMCTL_PFINFO_L1TAB}
 IMAGES: dict[str, dict[str, Any]] = {
@@ -54,17 +53,7 @@ def test_it_is_read_from_a_pipe_and_compressed_as_well(old: Path) -> None:
     wanted = verify(old, digest=True).digest
     data = old.read_bytes()
     for sent in (data, gzip.compress(data)):
-        reader, writer = os.pipe()
-
-        def feed(sent: bytes = sent, writer: int = writer) -> None:
-            with open(writer, "wb") as file:
-                file.write(sent)
-
-        thread = threading.Thread(target=feed)
-        thread.start()
-        verified = verify_fd(reader, digest=True)
-        os.close(reader)
-        thread.join()
+        verified = verify_through_pipe(sent, digest=True)
         assert (verified.kind, verified.digest) == ("legacy", wanted)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import lzma
 import os
@@ -19,33 +18,14 @@ from libxlsr.formats.hvm_context import HVM_SAVE_CODE_LAPIC, HvmContext
 from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import Content, random_page, stamped_page
-from libxlsr.verify.verifier import Verified, verify
+from libxlsr.verify.verifier import verify
 
-from .verify_images import KINDS, ids, verify_bytes, verify_stream
+from .verify_images import KINDS, ids, verify_bytes, verify_stream, verify_through_pipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 
 #: What is worth a note in the images of KINDS.
 NOTES = {"no-config", "verify-pass", "frames-without-data", "frames-broken"}
-
-
-def through_pipe(data: bytes) -> Verified:
-    reader, writer = os.pipe()
-
-    def feed() -> None:
-        view = memoryview(data)
-        with contextlib.suppress(BrokenPipeError):  # it has seen enough
-            while view:
-                view = view[os.write(writer, view[:1000]) :]
-        os.close(writer)
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        return verify(reader)
-    finally:
-        os.close(reader)
-        thread.join()
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -60,7 +40,7 @@ def test_what_is_built_is_good(kind: dict[str, Any], full: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_pipe_is_read_whole_and_gives_the_same(kind: dict[str, Any]) -> None:
     data = StreamBuilder(**kind).build()
-    verified = through_pipe(data)
+    verified = verify_through_pipe(data)
     assert verified.full
     assert verified == verify_bytes(data, full=True)
 
@@ -93,7 +73,7 @@ def test_compressed_images(
     codec: str, compress: Callable[[bytes], bytes], content: Content
 ) -> None:
     packed = compress(StreamBuilder("pv", pages=100, content=content).build())
-    for verified in (verify_bytes(packed), through_pipe(packed)):
+    for verified in (verify_bytes(packed), verify_through_pipe(packed)):
         assert verified.good
         assert verified.full
         assert (verified.kind, verified.compression) == ("xl", codec)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import threading
 from typing import Any
 
 from libxlsr.testing.builder import StreamBuilder
@@ -31,6 +33,26 @@ def verify_bytes(data: bytes, **options: Any) -> Verified:
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         return verify(file.fileno(), **options)
+
+
+def verify_through_pipe(data: bytes, **options: Any) -> Verified:
+    """Verify an image that comes through a pipe, little by little."""
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        view = memoryview(data)
+        with contextlib.suppress(BrokenPipeError):  # it has seen enough
+            while view:
+                view = view[os.write(writer, view[:1000]) :]
+        os.close(writer)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        return verify(reader, **options)
+    finally:
+        os.close(reader)
+        thread.join()
 
 
 def verify_stream(stream: StreamBuilder, **options: Any) -> Verified:
