@@ -111,6 +111,11 @@ class Guest:
                     f"read page tables at CR3 {self.request.cr3:#x}",
                     remedy="leave the CR3 out: virtual addresses are physical ones",
                 )
+            if not vcpu.is_pv and vcpu.paging.virtual_bits == 32 and self.request.cr3 >> 32:
+                raise UsageError(
+                    f"the first vCPU's CR3 has 32 bits, and {self.request.cr3:#x} has more",
+                    remedy="name the CR3 that this vCPU would hold",
+                )
             root = vcpu.table_address(self.request.cr3)
         return PageTables(self.frames.page, vcpu.paging, root).mappings(*self.request.vaddr)
 

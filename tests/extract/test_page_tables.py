@@ -270,3 +270,10 @@ def test_another_address_space_where_paging_is_off(tmp_path: Path) -> None:
     with pytest.raises(libxlsr.UsageError, match=r"paging switched off.*CR3 0x6000"):
         extract(image, tmp_path / "raw", Request("raw", vaddr=(0, 99), cr3=0x6000))
     extract(image, tmp_path / "raw", Request("raw", vaddr=(0, 99)))
+
+
+def test_a_cr3_that_a_32bit_vcpu_can_not_hold(tmp_path: Path) -> None:
+    registers = {"cr0": CR0_PG_PE, "cr4": CR4_PAE, "cr3": 0x1000}
+    image = save(paging.hvm(registers, pages=4), tmp_path / "image")
+    with pytest.raises(libxlsr.UsageError, match=r"CR3 has 32 bits, and 0x100001000 has more"):
+        extract(image, tmp_path / "raw", Request("raw", vaddr=(0, 99), cr3=0x1_0000_1000))
