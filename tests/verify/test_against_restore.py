@@ -16,7 +16,7 @@ from libxlsr.testing.damage import damage
 from libxlsr.verify.findings import RULES, Severity
 from libxlsr.verify.verifier import Verified
 
-from .test_every_finding import CASES
+from .finding_cases import CASES
 from .verify_images import verify_bytes
 
 STREAMS: list[dict[str, Any]] = [

@@ -19,8 +19,8 @@ from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 
 from . import xen_utils
+from .finding_cases import CASES
 from .test_against_restore import STREAMS
-from .test_every_finding import CASES
 from .verify_images import KINDS, verify_bytes
 
 SCRIPT = xen_utils.script("verify-stream-v2")
