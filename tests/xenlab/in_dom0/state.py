@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,15 +38,16 @@ class HostState:
         listed = subprocess.run(
             ["xenstore-ls", "-fp"], capture_output=True, text=True, check=True
         ).stdout.splitlines()
+        processes = dict(_processes())
         return cls(
             domains,
             "\n".join(line for line in listed if not line.startswith(_LASTING_NODES)),
             frozenset(_files()) - {_LASTING_FILE},
-            frozenset(_device_models()),
+            frozenset(pid for pid, process in processes.items() if process.is_device_model),
             frozenset(path.parts[3] for path in Path("/sys/block").glob("loop*/loop")),
             frozenset(path.name for path in Path("/sys/class/net").iterdir()),
             frozenset(_children()),
-            frozenset(_orphans()),
+            frozenset(_orphans(processes)),
             frozenset(os.listdir("/proc/self/fd")),
         )
 
@@ -55,16 +56,6 @@ def _files() -> Iterator[str]:
     for directory in (Path("/var/lib/xen"), Path("/var/run/xen")):
         if directory.is_dir():
             yield from map(str, directory.iterdir())
-
-
-def _device_models() -> Iterator[int]:
-    for process in Path("/proc").glob("[1-9]*"):
-        try:
-            argv = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it has ended meanwhile
-            continue
-        if b"-xen-domid" in argv:
-            yield int(process.name)
 
 
 def _children() -> Iterator[int]:
@@ -78,11 +69,38 @@ class _Process(NamedTuple):
     parent: int
     started: str
     name: str
-    command: str
-    """Empty for a kernel thread, and for a process that has ended."""
+    argv: list[str]
+    cgroup: str
+
+    @property
+    def is_device_model(self) -> bool:
+        return "-xen-domid" in self.argv
 
 
-def _orphans() -> Iterator[str]:
+def _processes() -> Iterator[tuple[int, _Process]]:
+    """Those that run a program: no kernel threads, and none that has ended."""
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            command = _read(f"/proc/{pid}/cmdline")
+            if not command:
+                continue
+            name, _, rest = _read(f"/proc/{pid}/stat").partition("(")[2].rpartition(")")
+            cgroup = _read(f"/proc/{pid}/cgroup")
+        except OSError:  # it has ended meanwhile
+            continue
+        fields = rest.split()
+        # proc(5), stat: the state, the parent, …; the 22nd of all is when it started.
+        argv = command.rstrip("\0").split("\0")
+        yield int(pid), _Process(int(fields[1]), fields[19], name, argv, cgroup)
+
+
+def _read(path: str) -> str:
+    # Not pathlib: under emulation it takes twice as long as the reading, twice in each test.
+    with open(path, "rb", buffering=0) as file:
+        return file.read().decode(errors="replace")
+
+
+def _orphans(processes: Mapping[int, _Process]) -> Iterator[str]:
     """What tests have started and nobody looks after any more: a process whose parent was killed
     becomes init's child, as a hotplug script's does.
 
@@ -91,30 +109,15 @@ def _orphans() -> Iterator[str]:
     command's in dom0, and what this process has above it is the business of a child of its. xl
     leaves a process behind to watch a guest, which goes in its own time when the guest has gone.
     """
-    ours = Path("/proc/self/cgroup").read_text()
-    processes = dict(_processes_of(ours))
+    ours = processes[os.getpid()].cgroup
 
     def is_looked_after(pid: int) -> bool:
-        while pid in processes:
+        while pid in processes and processes[pid].cgroup == ours:
             if pid == os.getpid() or processes[pid].name.startswith("sshd"):
                 return True
             pid = processes[pid].parent
         return False
 
     for pid, process in processes.items():
-        if process.command and process.name != "xl" and not is_looked_after(pid):
-            yield f"{pid}, started at {process.started}: {process.command}"
-
-
-def _processes_of(cgroup: str) -> Iterator[tuple[int, _Process]]:
-    for path in Path("/proc").glob("[1-9]*"):
-        try:
-            if (path / "cgroup").read_text() != cgroup:
-                continue
-            name, _, rest = (path / "stat").read_text().partition("(")[2].rpartition(")")
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has ended meanwhile
-            continue
-        fields = rest.split()
-        # proc(5), stat: the state, the parent, …; the 22nd of all is when it started.
-        yield int(path.name), _Process(int(fields[1]), fields[19], name, command)
+        if process.cgroup == ours and process.name != "xl" and not is_looked_after(pid):
+            yield f"{pid}, started at {process.started}: {' '.join(process.argv)}"
