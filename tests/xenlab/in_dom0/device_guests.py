@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from .guests import IMAGES, MEMORY, Guest, wait_until, xl
-from .hvm_guests import LINUX, boot_linux
+from .guests import IMAGES, MEMORY, STAYS_DOWN, Guest, boot, xl
+from .hvm_guests import LINUX, dom0_on_the_guest_s_processor
 
 ADDRESS = "10.1.0.2"
 DISK_SIZE = 16 << 20
-CONFIG = """\
-name="{name}"
-type="{kind}"
-{boot}
-disk=["vdev=xvda,access=rw,{disk}"]
-vif=["mac=00:16:3e:00:00:{number:02x},bridge=xenbr0"]
+CONFIG = f"""\
+{STAYS_DOWN}\
+name="{{name}}"
+type="{{kind}}"
+{{boot}}
+disk=["vdev=xvda,access=rw,{{disk}}"]
+vif=["mac=00:16:3e:00:00:{{number:02x}},bridge=xenbr0"]
 """
 
 _BOOT = """\
@@ -78,8 +80,8 @@ class DeviceGuest(Guest):
         before = len(self.console)
         # Of this life: what it ticked before may be far more.
         last = self.wait_for_ticks(2)[-1][0]
-        wait_until(lambda: self.written() > last, "the guest's writes to reach the disk")
-        wait_until(answers_ping, "an answer to a ping", seconds=60)
+        self.wait_until(lambda: self.written() > last, "write to its disk")
+        self.wait_until(answers_ping, "answer a ping", seconds=60)
         said = self.console[before:]
         assert not re.search(r"failed|error|panic", said, re.IGNORECASE), said
 
@@ -123,12 +125,9 @@ def saved_device_guest(kind: str, disk: str) -> DeviceGuest:
             disk=DISKS[disk].format(device=device, file=guest.file),
         )
     )
-    if kind == "hvm":
-        boot_linux(guest, config)
-    else:
-        xl("create", "-q", str(config))
-    guest.wait_for_ticks(3)
-    wait_until(answers_ping, "an answer to a ping", seconds=120)
+    with dom0_on_the_guest_s_processor() if kind == "hvm" else nullcontext():
+        boot(guest, config)
+    guest.wait_until(answers_ping, "answer a ping", seconds=120)
     unfinished = directory / "part"
     xl("save", guest.name, str(unfinished))
     saved = guest.file.with_suffix(".saved")

@@ -14,18 +14,32 @@ from libxlsr.xen.xenctrl import Xenctrl
 
 IMAGES = Path("/var/tmp/libxlsr-images")
 CONSOLES = Path("/var/log/xen/console")
-GUEST = """\
-name="{name}"
-type="{kind}"
+# xl makes no new guest of one that is lost (`GuestLost`).
+STAYS_DOWN = """\
+on_reboot="preserve"
+on_crash="preserve"
+"""
+GUEST = f"""\
+{STAYS_DOWN}\
+name="{{name}}"
+type="{{kind}}"
 kernel="/srv/guest/vmlinux"
 ramdisk="/srv/guest/initrd"
 extra="console=hvc0 quiet"
-memory={memory}
+memory={{memory}}
 vcpus=1
 """
 MEMORY = {"pv": 96, "pvh": 128}
-BOOT_SECONDS = 300
+BOOT_SECONDS = 300.0
+BOOT_ATTEMPTS = 3
+GOES_ON_SECONDS = 90.0
+"""What a guest that was restored has for a sign of life: ten times what it takes, mostly."""
 _LOST = (1, 3)  # SHUTDOWN_reboot and SHUTDOWN_crash of xen/include/public/sched.h
+
+
+class GuestLost(AssertionError):
+    """QEMU's emulation of nested SVM now and then turns a VM entry of a PVH or HVM guest into a
+    triple fault, and such a guest never does anything again."""
 
 
 def output_of(*argv: str) -> str:
@@ -66,28 +80,31 @@ class Guest:
         found = re.findall(r"^tick (\d+) ([0-9a-f]{32})\s*$", self.console, re.MULTILINE)
         return [(int(number), digest) for number, digest in found]
 
-    def wait_for_ticks(self, count: int) -> list[tuple[int, str]]:
+    def wait_for_ticks(self, count: int, seconds: float = GOES_ON_SECONDS) -> list[tuple[int, str]]:
         """Wait until it has ticked ``count`` times more; those ticks."""
         before = len(self.ticks())
-        self._wait_for(before + count)
+        self._wait_for(before + count, seconds)
         return self.ticks()[before:]
 
-    def _wait_for(self, count: int) -> None:
-        """Wait until it has ticked ``count`` times since it was first booted; not when it is down.
+    def _wait_for(self, count: int, seconds: float = GOES_ON_SECONDS) -> None:
+        """Wait until it has ticked ``count`` times since it was first booted."""
+        self.wait_until(lambda: len(self.ticks()) >= count, "tick", seconds)
 
-        QEMU's emulation of nested SVM now and then turns a VM entry of a PVH or HVM guest into a
-        triple fault, and such a guest never ticks again.
-        """
+    def wait_until(
+        self, condition: Callable[[], bool], what: str, seconds: float = GOES_ON_SECONDS
+    ) -> None:
+        """Wait for what it takes a guest that runs for: ``what`` it does. Raises GuestLost."""
 
-        def ticked() -> bool:
-            if len(self.ticks()) >= count:
+        def done() -> bool:
+            if condition():
                 return True
             down = [info.domid for info in xenctrl.domains() if info.shutdown_reason in _LOST]
-            assert not down, f"domain {down[0]} has gone down, and {self.name} was to tick"
+            if down:
+                raise GuestLost(f"domain {down[0]} has gone down, and {self.name} was to {what}")
             return False
 
         with Xenctrl() as xenctrl:
-            wait_until(ticked, f"{self.name} to tick")
+            wait_until(done, f"{self.name} to {what}", seconds)
 
     @property
     def saved_tick(self) -> tuple[int, str]:
@@ -125,13 +142,26 @@ class Guest:
             wait_until(lambda: xenctrl.domain_info(domid) is None, f"domain {domid} to go")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = BOOT_SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = GOES_ON_SECONDS) -> None:
     """Wait for something that only time brings; emulation is slow."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.1)
+
+
+def boot(guest: Guest, config: Path, ticks: int = 3) -> None:
+    """Start it until it has ticked; once more when it is lost meanwhile."""
+    for attempt in range(1, BOOT_ATTEMPTS + 1):
+        xl("create", "-q", str(config))
+        try:
+            guest.wait_for_ticks(ticks, BOOT_SECONDS)
+            return
+        except GuestLost:
+            guest.destroy()
+            if attempt == BOOT_ATTEMPTS:
+                raise
 
 
 def saved_guest(kind: str) -> Guest:
@@ -141,8 +171,7 @@ def saved_guest(kind: str) -> Guest:
         IMAGES.mkdir(parents=True, exist_ok=True)
         config = IMAGES / f"{kind}.cfg"
         config.write_text(GUEST.format(name=guest.name, kind=kind, memory=MEMORY[kind]))
-        xl("create", "-q", str(config))
-        guest.wait_for_ticks(3)
+        boot(guest, config)
         unfinished = guest.image.with_suffix(".part")
         xl("save", guest.name, str(unfinished))
         guest.note_saved_tick()

@@ -1,9 +1,7 @@
 """HVM guests, as xl saved them, and how they are looked at from dom0.
 
-``tiny`` counts in memory (tiny_guest.py); ``seabios`` has a BIOS that finds nothing to boot, and
-most of the devices that QEMU can have; ``devices`` has one, too, and disks and a network card that
-QEMU emulates; ``linux`` ticks as those in guests.py do. A BIOS that found nothing reboots after a
-minute: then xl must not start the guest anew.
+``tiny`` counts in memory (tiny_guest.py); ``bios`` has a BIOS, disks and a network card, and most
+of the devices that QEMU can have besides; ``linux`` ticks as those in guests.py do.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from typing import Any
 
 from tests.xenlab.tiny_guest import tiny_guest
 
-from .guests import IMAGES, Guest, output_of, wait_until, xl
+from .guests import BOOT_SECONDS, GOES_ON_SECONDS, IMAGES, STAYS_DOWN, Guest, boot, output_of, xl
 
 TINY = IMAGES / "tiny.elf"
 LOGS = Path("/var/log/xen")
@@ -29,7 +27,26 @@ memory=32
 vga="none"
 nographic=1
 """
-_SEABIOS = """\
+# noearly: Linux looks for an AGP bridge on each of 256 buses otherwise, which is 8,192 questions to
+# the device model.
+LINUX = """\
+kernel="/srv/guest/vmlinuz"
+ramdisk="/srv/guest/initrd"
+extra="console=hvc0 quiet pci=noearly"
+memory=160
+vcpus=1
+cpus="0"
+"""
+_LINUX = f"""\
+{LINUX}
+vga="none"
+nographic=1
+"""
+_DISKS = {"raw": IMAGES / "hvm-disk.raw", "qcow2": IMAGES / "hvm-disk.qcow2"}
+# The first is booted, into sti; hlt; jmp back to the hlt: a BIOS that finds nothing to boot reboots
+# after a minute.
+_BOOT_SECTOR = b"\xfb\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
+_BIOS = f"""\
 memory=64
 vcpus=2
 vga="stdvga"
@@ -40,39 +57,12 @@ usbdevice="tablet"
 keymap="de"
 localtime=1
 cpus="0"
-on_reboot="preserve"
-"""
-# noearly: Linux looks for an AGP bridge on each of 256 buses otherwise, which is 8,192 questions to
-# the device model.
-LINUX = """\
-kernel="/srv/guest/vmlinuz"
-ramdisk="/srv/guest/initrd"
-extra="console=hvc0 quiet pci=noearly"
-memory=160
-vcpus=1
-cpus="0"
-on_reboot="destroy"
-"""
-_LINUX = f"""\
-{LINUX}
-vga="none"
-nographic=1
-"""
-_DISKS = {"raw": IMAGES / "hvm-disk.raw", "qcow2": IMAGES / "hvm-disk.qcow2"}
-_DEVICES = f"""\
-memory=64
-vga="stdvga"
-vnc=0
-cpus="0"
 disk=["format=raw,vdev=hda,access=rw,target={_DISKS["raw"]}",
       "format=qcow2,vdev=xvdb,access=rw,target={_DISKS["qcow2"]}"]
 vif=["mac=00:16:3e:00:01:01,bridge=xenbr0"]
-on_reboot="preserve"
 """
-CONFIGS = {"tiny": _TINY, "devices": _DEVICES, "seabios": _SEABIOS, "linux": _LINUX}
+CONFIGS = {"tiny": _TINY, "bios": _BIOS, "linux": _LINUX}
 LEAST_COUNT = 3
-LINUX_ATTEMPTS = 3
-LINUX_BOOT_SECONDS = 300
 BIOS_TICKS = 0x46C
 """Where a BIOS counts the timer's interrupts, 18.2 a second (BIOS data area, 0x40:0x6c)."""
 
@@ -94,17 +84,17 @@ class HvmGuest(Guest):
         """The last of them; 0 where it has said none."""
         return max(self.counts(), default=0)
 
-    def wait_until_it_goes_on(self) -> None:
+    def wait_until_it_goes_on(self, seconds: float = GOES_ON_SECONDS) -> None:
         """Wait for a sign of life that only a guest that runs gives."""
         if self.kind == "tiny":
             counted = self.count()
-            wait_until(lambda: self.count() > counted, f"{self.name} to count")
+            self.wait_until(lambda: self.count() > counted, "count", seconds)
         elif self.kind == "linux":
-            self.wait_for_ticks(1)
+            self.wait_for_ticks(1, seconds)
         else:
-            wait_until(lambda: self.bios_ticks() != 0, f"{self.name}'s BIOS to start")
+            self.wait_until(lambda: self.bios_ticks() != 0, "start its BIOS", seconds)
             ticks = self.bios_ticks()
-            wait_until(lambda: self.bios_ticks() != ticks, f"{self.name}'s BIOS to tick")
+            self.wait_until(lambda: self.bios_ticks() != ticks, "tick in its BIOS", seconds)
 
     def bios_ticks(self) -> int:
         """How many interrupts of the timer its BIOS has counted since midnight; 0 before it starts.
@@ -152,41 +142,29 @@ def dom0_on_the_guest_s_processor() -> Iterator[None]:
         xl("vcpu-pin", "Domain-0", "all", "all")
 
 
-def boot_linux(guest: Guest, config: Path) -> None:
-    """Start it until it ticks: QEMU's emulation of nested SVM may end a boot in a triple fault."""
-    with dom0_on_the_guest_s_processor():
-        for _ in range(LINUX_ATTEMPTS):
-            xl("create", "-q", str(config))
-            wait_until(
-                lambda: bool(guest.ticks()) or guest.name not in xl("list"),
-                f"{guest.name} to tick",
-                LINUX_BOOT_SECONDS,
-            )
-            if guest.ticks():
-                return
-    raise AssertionError(f"{guest.name} died {LINUX_ATTEMPTS} times while it booted")
-
-
 def saved_hvm_guest(kind: str) -> HvmGuest:
     """A guest of the kind, saved by xl when it ran; made once a boot of dom0."""
     guest = HvmGuest(kind, f"lab-hvm-{kind}", IMAGES / f"hvm-{kind}.save")
     if not guest.image.exists():
         IMAGES.mkdir(parents=True, exist_ok=True)
         TINY.write_bytes(tiny_guest())
-        if kind == "devices":
+        if kind == "bios":
             for image_format, disk in _DISKS.items():
                 output_of("qemu-img", "create", "-f", image_format, str(disk), "16M")
+            with _DISKS["raw"].open("r+b") as boots:
+                boots.write(_BOOT_SECTOR)
         config = IMAGES / f"hvm-{kind}.cfg"
-        config.write_text(f'name="{guest.name}"\ntype="hvm"\n{CONFIGS[kind]}')
+        config.write_text(f'name="{guest.name}"\ntype="hvm"\n{STAYS_DOWN}{CONFIGS[kind]}')
         if kind == "linux":
-            boot_linux(guest, config)
+            with dom0_on_the_guest_s_processor():
+                boot(guest, config, ticks=1)
         elif kind == "tiny":
             xl("create", "-q", str(config))
-            wait_until(lambda: guest.count() >= LEAST_COUNT, "the tiny guest to count")
+            guest.wait_until(lambda: guest.count() >= LEAST_COUNT, "count", BOOT_SECONDS)
         else:
             with dom0_on_the_guest_s_processor():
                 xl("create", "-q", str(config))
-                guest.wait_until_it_goes_on()
+                guest.wait_until_it_goes_on(BOOT_SECONDS)
         unfinished = guest.image.with_suffix(".part")
         xl("save", guest.name, str(unfinished))
         unfinished.rename(guest.image)
