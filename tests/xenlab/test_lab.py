@@ -51,6 +51,8 @@ def test_dom0_reaches_nothing_outside(xen_host: Host) -> None:
     assert xen_host.run("nc -z -w 2 10.0.2.2 22", check=False).returncode != 0
 
 
+# The saved guests below have booted, too.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pv", "pvh"])
 def test_linux_boots_ticks_and_goes_away(xen_host: Host, kind: str) -> None:
     guest = booted_linux(xen_host, f"boots-{kind}", kind)
@@ -62,7 +64,7 @@ def test_linux_boots_ticks_and_goes_away(xen_host: Host, kind: str) -> None:
     assert guest.domid() is None
 
 
-@pytest.mark.parametrize("kind", ["pv", "pvh"])
+@pytest.mark.parametrize("kind", ["pv", pytest.param("pvh", marks=pytest.mark.slow)])
 def test_xl_restores_what_it_saved(
     xen_host: Host, kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from .guests import Guest, saved_guest
+from .images import XL_HEADER, image_of, write
 from .state import HostState
 
-# xl_saverestore.c: magic, byte order, mandatory and optional flags, length of the optional data.
-HEAD = struct.Struct("<32s4I")
 # Debian 13 keeps /tmp in memory, of which dom0 has little; damaged copies of images are large.
 tempfile.tempdir = "/var/tmp"
 
@@ -37,10 +36,10 @@ def pv_image() -> Path:
     return saved_guest("pv").image
 
 
-@pytest.fixture
-def hvm_image(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def hvm_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example in the tree: the tiny guest, saved with a device model behind it."""
-    image = tmp_path / "hvm.save"
+    image = tmp_path_factory.mktemp("hvm") / "save"
     image.write_bytes(lzma.decompress(EXAMPLE.read_bytes()))
     return image
 
@@ -58,18 +57,16 @@ def image_with(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes images of the PV guest with other devices: lists of libxl's JSON."""
 
     def make(**lists: Any) -> Path:
-        with pv_image.open("rb") as file:
-            head = HEAD.unpack(file.read(HEAD.size))
-            data = file.read(head[4])
+        changed = tmp_path / "changed.save"
+        with image_of(pv_image) as image:
+            head = XL_HEADER.unpack_from(image.data)
+            data = image.data[XL_HEADER.size : image.libxl].tobytes()
             config = json.loads(data[4:].rstrip(b"\0"))
             config.update(lists)
             text = json.dumps(config).encode() + b"\0"
             data = struct.pack("<I", len(text)) + text
-            changed = tmp_path / "changed.save"
-            with changed.open("wb") as out:
-                out.write(HEAD.pack(*head[:4], len(data)) + data)
-                while chunk := file.read(1 << 20):
-                    out.write(chunk)
+            header = XL_HEADER.pack(*head[:4], len(data))
+            write(changed, [header, data, image.data[image.libxl :]])
         return changed
 
     return make

@@ -1,4 +1,4 @@
-"""Places at which a restore is broken off: some in every run, the others in a slow one."""
+"""What every run of the lab tries, out of what only a slow run tries whole."""
 
 from __future__ import annotations
 
@@ -12,4 +12,14 @@ T = TypeVar("T")
 
 def spread(points: Iterable[T], always: set[T]) -> list[Any]:
     """The points as parameters; those that are not for every run are marked slow."""
-    return [p if p in always else pytest.param(p, marks=pytest.mark.slow) for p in points]
+    return [p if p in always else _slow(p) for p in points]
+
+
+def every_run_with(kind: str) -> pytest.MarkDecorator:
+    """The test takes a ``guest`` of this kind in every run, and one of the other in a slow one."""
+    return pytest.mark.parametrize("guest", spread(("pv", "pvh"), {kind}), indirect=True)
+
+
+def _slow(point: object) -> Any:
+    values = point if isinstance(point, tuple) else (point,)
+    return pytest.param(*values, marks=pytest.mark.slow)

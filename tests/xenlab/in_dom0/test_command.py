@@ -8,22 +8,24 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from libxlsr.xen.xenctrl import Xenctrl
 
 from .guests import Guest, wait_until, xl
+from .images import image_of, write
+from .points import every_run_with
 
 COMMAND = [sys.executable, "-m", "libxlsr", "restore"]
 
 
 def libxlsr_restore(
-    *arguments: str | Path, data: bytes | None = None
+    *arguments: str | Path, stdin: IO[bytes] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], input=data, capture_output=True, check=False
+        [*COMMAND, *map(str, arguments)], stdin=stdin, capture_output=True, check=False
     )
     assert b"Traceback" not in done.stderr
     return done
@@ -45,6 +47,7 @@ def test_it_restores(guest: Guest) -> None:
     guest.check_goes_on_after(ticks)
 
 
+@every_run_with("pv")
 def test_paused_under_another_name_said_in_json(guest: Guest) -> None:
     name = f"{guest.name}-other"
     try:
@@ -65,13 +68,16 @@ def test_paused_under_another_name_said_in_json(guest: Guest) -> None:
         subprocess.run(["xl", "destroy", name], check=False, capture_output=True)
 
 
+@every_run_with("pvh")
 def test_from_a_pipe(guest: Guest) -> None:
     ticks = len(guest.ticks())
-    done = libxlsr_restore("-", data=guest.image.read_bytes())
+    with subprocess.Popen(["cat", str(guest.image)], stdout=subprocess.PIPE) as sender:
+        done = libxlsr_restore("-", stdin=sender.stdout)
     assert (done.returncode, done.stderr) == (0, b"")
     guest.check_goes_on_after(ticks)
 
 
+@every_run_with("pv")
 def test_it_becomes_the_console(guest: Guest) -> None:
     leader, follower = pty.openpty()
     command = subprocess.Popen(
@@ -101,7 +107,8 @@ def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unchanged_host")
 def test_a_bad_image_is_said_in_one_line(pv_image: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.save"
-    cut.write_bytes(pv_image.read_bytes()[:5_000_000])
+    with image_of(pv_image) as image:
+        write(cut, image.upto(5_000_000))
     done = libxlsr_restore(cut)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"libxlsr: error: ")
@@ -114,7 +121,8 @@ def test_a_signal_undoes_everything(pv_image: Path) -> None:
         [*COMMAND, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:
         assert command.stdin is not None
-        command.stdin.write(pv_image.read_bytes()[:20_000_000])
+        with pv_image.open("rb") as image:
+            command.stdin.write(image.read(20_000_000))
         command.stdin.flush()
         wait_until(lambda: "lab-pv" in xl("list"), "the domain")
         command.terminate()

@@ -10,6 +10,7 @@ import pytest
 from libxlsr.targets.xen.target import XenOptions
 
 from .guests import Guest, xl
+from .points import every_run_with
 from .restoring import restore_file
 
 POOL = "lab-pool"
@@ -31,6 +32,7 @@ def credit_pool() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("credit_pool")
+@every_run_with("pv")
 def test_the_pools_scheduler_takes_the_weight(guest: Guest) -> None:
     weight = ("b_info.sched_params.weight", "300")
     restore_file(guest.image, XenOptions(overrides=[("pool", POOL), weight]))

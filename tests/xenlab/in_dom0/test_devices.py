@@ -16,23 +16,18 @@ from libxlsr.xen.xenstore import Xenstore
 
 from .device_guests import DeviceGuest, saved_device_guest
 from .guests import wait_until, xl
+from .points import spread
 from .restoring import restore_file
 from .state import HostState
 from .twins import look_at
 
-# The last two for a slow run: each takes minutes under emulation.
-OTHERS = [("pv", "device"), ("pv", "qcow2"), ("pvh", "raw"), ("hvm", "raw")]
-GUESTS = [
-    ("pvh", "loop"),
-    *OTHERS[:2],
-    *(pytest.param(guest, marks=pytest.mark.slow) for guest in OTHERS[2:]),
-]
+GUESTS = ["pvh-loop", "pv-qcow2", "pv-device", "pvh-raw", "hvm-raw"]
 
 
-@pytest.fixture(params=GUESTS, ids=lambda guest: "-".join(guest))
+@pytest.fixture(params=spread(GUESTS, {"pvh-loop"}))
 def guest(request: pytest.FixtureRequest) -> Iterator[DeviceGuest]:
     """A saved guest that does not run, its disk as it was when it was saved."""
-    made = saved_device_guest(*request.param)
+    made = saved_device_guest(*request.param.split("-"))
     made.reset()
     yield made
     made.destroy()
@@ -66,12 +61,7 @@ def test_it_goes_on_and_is_like_xl_s_own(guest: DeviceGuest) -> None:
     assert card.split()[4] == "4"
 
 
-@pytest.mark.parametrize(
-    "guest",
-    [("pvh", "loop"), *(pytest.param(guest, marks=pytest.mark.slow) for guest in OTHERS)],
-    indirect=True,
-    ids="-".join,
-)
+@pytest.mark.parametrize("guest", spread(GUESTS, {"pvh-loop"}), indirect=True)
 def test_xl_saves_restores_and_destroys_it(guest: DeviceGuest, tmp_path: Path) -> None:
     before = HostState.now()
     restore_file(guest.image)
@@ -83,7 +73,8 @@ def test_xl_saves_restores_and_destroys_it(guest: DeviceGuest, tmp_path: Path) -
     guest.check_going_on()
 
 
-@pytest.mark.parametrize("guest", [("pvh", "loop")], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
 def test_it_is_destroyed_without_a_trace(guest: DeviceGuest) -> None:
     before = HostState.now()
     restore_file(guest.image)
@@ -92,7 +83,7 @@ def test_it_is_destroyed_without_a_trace(guest: DeviceGuest) -> None:
     wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
 
 
-@pytest.mark.parametrize("guest", [("pvh", "loop")], indirect=True)
+@pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
 def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
     result = restore_file(guest.image, XenOptions(paused=True))
     other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
@@ -100,7 +91,7 @@ def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
         restore_file(guest.image, other)
 
 
-@pytest.mark.parametrize("guest", [("pvh", "loop")], indirect=True)
+@pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
 def test_its_disk_is_taken_while_its_stream_is_read(guest: DeviceGuest) -> None:
     before = HostState.now()
     taken: list[str] = []

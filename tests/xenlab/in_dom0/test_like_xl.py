@@ -13,6 +13,7 @@ import pytest
 from libxlsr.targets.xen.target import XenOptions
 
 from .guests import IMAGES, Guest, wait_until, xl
+from .points import every_run_with
 from .restoring import restore_file
 from .twins import look_at
 
@@ -31,6 +32,7 @@ def test_xenstore_and_xl_list_agree_with_xl_s_own(guest: Guest) -> None:
     assert of_xl.unlisted_differences(ours) == {}
 
 
+@every_run_with("pvh")
 def test_a_driver_domain_has_xl_s_nodes(guest: Guest, tmp_path: Path) -> None:
     config = tmp_path / "driver.cfg"
     config.write_text(IMAGES.joinpath(f"{guest.kind}.cfg").read_text() + "driver_domain=1\n")
@@ -53,6 +55,7 @@ def restored(guest: Guest) -> Guest:
     return guest
 
 
+@every_run_with("pv")
 def test_it_is_listed(restored: Guest) -> None:
     domid = xl("domid", restored.name).strip()
     assert xl("vcpu-list", restored.name).splitlines()[1].split()[:3] == [
@@ -65,6 +68,7 @@ def test_it_is_listed(restored: Guest) -> None:
     assert listed["config"]["c_info"]["name"] == restored.name
 
 
+@every_run_with("pvh")
 def test_its_console_is_heard(restored: Guest) -> None:
     leader, follower = pty.openpty()
     console = subprocess.Popen(
@@ -81,6 +85,7 @@ def test_its_console_is_heard(restored: Guest) -> None:
         os.close(leader)
 
 
+@every_run_with("pv")
 def test_it_is_paused_and_renamed(restored: Guest) -> None:
     xl("pause", restored.name)
     xl("rename", restored.name, f"{restored.name}-renamed")
@@ -99,6 +104,7 @@ def test_it_is_saved_and_xl_restores_it(restored: Guest, tmp_path: Path) -> None
     assert (later > number, after) == (True, digest)
 
 
+@every_run_with("pv")
 def test_it_shuts_down(restored: Guest) -> None:
     def state() -> str:
         return xl("list", restored.name).splitlines()[1].split()[4]
@@ -110,6 +116,7 @@ def test_it_shuts_down(restored: Guest) -> None:
 
 
 @pytest.mark.usefixtures("unchanged_host")
+@every_run_with("pvh")
 def test_it_is_destroyed_without_a_trace(guest: Guest) -> None:
     restore_file(guest.image)
     guest.wait_for_ticks(1)

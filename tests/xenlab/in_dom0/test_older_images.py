@@ -9,6 +9,8 @@ from libxlsr.formats import libxc
 from libxlsr.formats.libxc import RecordType
 
 from .guests import Guest
+from .images import Image, Parts, image_of, write
+from .points import every_run_with
 from .restoring import restore_file
 
 NEWER = {
@@ -18,26 +20,27 @@ NEWER = {
 }
 
 
-def as_version_2(image: bytes) -> bytes:
+def as_version_2(image: Image) -> Parts:
     """The same guest's image without what version 3 brought."""
-    start = image.index(b"\xff" * 8 + b"XENF")
-    position = start + libxc.IMAGE_HEADER_SIZE + libxc.DOMAIN_HEADER_SIZE
-    older = [image[:start], libxc.ImageHeader(version=2).encode()]
-    older.append(image[start + libxc.IMAGE_HEADER_SIZE : position])
+    position = image.first_libxc_record
+    older = image.upto(image.libxc, libxc.ImageHeader(version=2).encode())
+    older.append(image.data[image.libxc + libxc.IMAGE_HEADER_SIZE : position])
     kind = -1
     while kind != RecordType.END:
-        kind, length = struct.unpack_from("<II", image, position)
+        kind, length = struct.unpack_from("<II", image.data, position)
         end = position + libxc.RECORD_HEADER_SIZE + -(-length // 8) * 8
         if kind not in NEWER:
-            older.append(image[position:end])
+            older.append(image.data[position:end])
         position = end
-    return b"".join([*older, image[position:]])
+    return [*older, image.data[position:]]
 
 
+@every_run_with("pvh")
 def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
     ticks = len(guest.ticks())
     older = tmp_path / "older.save"
-    older.write_bytes(as_version_2(guest.image.read_bytes()))
+    with image_of(guest.image) as image:
+        write(older, as_version_2(image))
     assert older.stat().st_size < guest.image.stat().st_size
     restore_file(older)
     guest.check_goes_on_after(ticks)

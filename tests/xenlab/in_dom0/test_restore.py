@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -24,6 +25,8 @@ from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
 from .guests import GUEST, MEMORY, Guest, saved_guest, xl
+from .images import image_of, write
+from .points import every_run_with, spread
 from .restoring import restore, restore_file
 from .state import HostState
 from .twins import look_at
@@ -60,6 +63,7 @@ def test_the_guest_goes_on(guest: Guest) -> None:
     guest.check_goes_on_after(ticks)
 
 
+@every_run_with("pv")
 def test_paused_and_under_another_name(guest: Guest) -> None:
     changes = [("name", f"{guest.name}-other"), ("uuid", "new")]
     result = restore_file(guest.image, XenOptions(overrides=changes, paused=True))
@@ -75,6 +79,7 @@ def test_paused_and_under_another_name(guest: Guest) -> None:
         xl("destroy", f"{guest.name}-other")
 
 
+@every_run_with("pvh")
 def test_from_a_slow_pipe_in_odd_chunks(guest: Guest) -> None:
     ticks = len(guest.ticks())
     with subprocess.Popen(
@@ -118,10 +123,16 @@ def test_two_at_once_on_one_loop() -> None:
             guest.destroy()
 
 
-@pytest.mark.parametrize("changes", [[], [("uuid", "new")]], ids=["same UUID", "new UUID"])
-def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(
-    guest: Guest, changes: list[tuple[str, str]]
-) -> None:
+@pytest.mark.parametrize(
+    ("guest", "uuid"),
+    spread(
+        itertools.product(("pv", "pvh"), ("same", "new")),
+        {("pvh", "same"), ("pv", "new")},
+    ),
+    indirect=["guest"],
+)
+def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(guest: Guest, uuid: str) -> None:
+    changes = [("uuid", "new")] if uuid == "new" else []
     before = HostState.now()
     restore_file(guest.image, XenOptions(paused=True))
     alone = look_at(guest)
@@ -155,6 +166,7 @@ def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(
     assert HostState.now() == before
 
 
+@every_run_with("pv")
 def test_a_spare_helper_is_taken_and_replaced(guest: Guest) -> None:
     ctx = Context()
     with SpareHelper(ctx) as spare:
@@ -198,7 +210,14 @@ def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@pytest.mark.parametrize("override", ["name", "uuid"])
+@pytest.mark.parametrize(
+    ("guest", "override"),
+    spread(
+        itertools.product(("pv", "pvh"), ("name", "uuid")),
+        {("pv", "name"), ("pvh", "uuid")},
+    ),
+    indirect=["guest"],
+)
 def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
     result = restore_file(guest.image, XenOptions(paused=True))
     try:
@@ -255,7 +274,8 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
         xl("mem-set", "0", f"{dom0_memory}m")
         before = xenstore.read(DOM0_TARGET)
         cut = tmp_path / "cut.save"
-        cut.write_bytes(guest.image.read_bytes()[:100_000])
+        with image_of(guest.image) as image:
+            write(cut, image.upto(100_000))
         with pytest.raises(StreamError):
             restore_file(cut, XenOptions(balloon=True))
         assert f"dom0's memory target goes from {before} to " in caplog.text

@@ -14,6 +14,7 @@ from libxlsr.xen.xenctrl import Xenctrl
 
 from ...examples.toolstack_daemon.running import Connection, RunningDaemon
 from .guests import Guest, saved_guest, wait_until, xl
+from .points import every_run_with
 from .state import HostState
 
 
@@ -61,6 +62,7 @@ def ask_for_half(connection: Connection, guest: Guest, fd: int) -> None:
     wait_until(lambda: bool(domids() - before), "the new domain")
 
 
+@every_run_with("pvh")
 def test_it_restores_one_while_another_is_cancelled(daemon: RunningDaemon, guest: Guest) -> None:
     """The one that is cancelled is of the other kind: no two domains have the same name."""
     other = saved_guest("pvh" if guest.kind == "pv" else "pv")

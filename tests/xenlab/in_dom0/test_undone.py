@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest
-from .points import spread
+from .points import every_run_with, spread
 from .restoring import aborted_while_finishing, interrupted, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
@@ -34,7 +35,7 @@ def pv_bytes(pv_image: Path) -> bytes:
     return pv_image.read_bytes()
 
 
-@pytest.mark.parametrize("point", spread(range(POINTS), {0, 5, 11, 25, 49}))
+@pytest.mark.parametrize("point", spread(range(POINTS), {5, 25, 49}))
 def test_aborted(pv_bytes: bytes, point: int) -> None:
     after = len(pv_bytes) * point // POINTS
     ao = interrupted(pv_bytes, after, lambda ao, _target: ao.abort())
@@ -42,7 +43,13 @@ def test_aborted(pv_bytes: bytes, point: int) -> None:
         ao.result()
 
 
-@pytest.mark.parametrize("after", spread(range(10), {*BEFORE_THE_TTY, 4}))
+@pytest.mark.parametrize(
+    ("guest", "after"),
+    spread(
+        itertools.product(("pv", "pvh"), range(10)), {("pv", 1), ("pv", 4), ("pvh", 0), ("pvh", 3)}
+    ),
+    indirect=["guest"],
+)
 def test_aborted_while_it_finishes(guest: Guest, after: int) -> None:
     ao = aborted_while_finishing(guest.image, after)
     try:
@@ -55,7 +62,7 @@ def test_aborted_while_it_finishes(guest: Guest, after: int) -> None:
     guest.destroy()
 
 
-@pytest.mark.parametrize("point", spread(range(1, POINTS + 1), {1, 25, 50}))
+@pytest.mark.parametrize("point", spread(range(1, POINTS + 1), {25, 50}))
 def test_the_helper_is_killed(pv_bytes: bytes, point: int) -> None:
     def kill(_ao: Ao[Any], target: XenTarget) -> None:
         assert target.helper_pid is not None
@@ -76,12 +83,14 @@ def test_a_large_one_is_destroyed_in_a_child(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@every_run_with("pv")
 def test_too_little_memory(guest: Guest) -> None:
     huge = [("maxmem", "100000"), ("memory", "90000")]
     with pytest.raises(TargetError, match=r"needs \d+ KiB .* KiB are missing"):
         restore_file(guest.image, XenOptions(overrides=huge))
 
 
+@every_run_with("pvh")
 def test_memory_that_runs_out_half_way(guest: Guest) -> None:
     # The domain may have less than the image holds: Xen refuses the rest in the middle.
     small = [("memory", "32")]
@@ -91,14 +100,21 @@ def test_memory_that_runs_out_half_way(guest: Guest) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [
-        (Xenstore, "introduce_domain"),
-        (Xenctrl, "domain_max_vcpus"),
-        (Xenctrl, "domain_setmaxmem"),
-        (Xenctrl, "evtchn_alloc_unbound"),
-        (Xenctrl, "domain_set_tsc_info"),
-        (Xenctrl, "domain_unpause"),
-    ],
+    spread(
+        [
+            (Xenstore, "introduce_domain"),
+            (Xenctrl, "domain_max_vcpus"),
+            (Xenctrl, "domain_setmaxmem"),
+            (Xenctrl, "evtchn_alloc_unbound"),
+            (Xenctrl, "domain_set_tsc_info"),
+            (Xenctrl, "domain_unpause"),
+        ],
+        {
+            (Xenstore, "introduce_domain"),
+            (Xenctrl, "domain_max_vcpus"),
+            (Xenctrl, "domain_unpause"),
+        },
+    ),
 )
 def test_a_call_fails(
     pv_image: Path, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
