@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 import libxlsr
 from libxlsr.extract.request import LAST_ADDRESS, Request
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_L1TAB
 from libxlsr.operations.extract import extract
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
+from libxlsr.testing.pages import PageBatch
+from libxlsr.testing.parts import record_part
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -36,3 +42,20 @@ def test_damaged(seed: int, tmp_path: Path) -> None:
     assert not isinstance(failure, libxlsr.TargetError) or failure.errno is not None, damaged.what
     expected = ["image", "out"] if failure is None else ["image"]
     assert sorted(os.listdir(tmp_path)) == expected, damaged.what
+
+
+@pytest.mark.parametrize("source", ["file", "compressed"])
+def test_a_page_table_beyond_the_p2m_in_a_verify_pass(source: str, tmp_path: Path) -> None:
+    stream = StreamBuilder("pv", pages=16)
+    beyond = struct.pack("<512Q", *([0] * 511), 16 << 12 | 1)
+    tables = PageBatch([(2, 0), (3, XEN_DOMCTL_PFINFO_L1TAB)], lambda _gfn, _generation: beyond)
+    record = record_part(RecordType.PAGE_DATA, tables)
+    for part in (record_part(RecordType.VERIFY), record):
+        stream.insert_before(stream.find(RecordType.X86_TSC_INFO), part)
+    data = stream.build()
+    image = tmp_path / "image"
+    image.write_bytes(gzip.compress(data) if source == "compressed" else data)
+    with pytest.raises(libxlsr.StreamError, match="page table in frame 0x3") as caught:
+        extract(image, tmp_path / "raw", Request("raw"))
+    assert caught.value.offset is not None
+    assert caught.value.offset > stream.offset_of(record)

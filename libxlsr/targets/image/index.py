@@ -21,6 +21,7 @@ import os
 import stat
 import sys
 from array import array
+from collections import deque
 from pathlib import Path
 
 from libxlsr.formats import libxc
@@ -78,8 +79,10 @@ class IndexingRestore(LibxcRestore):
                 self._note(first_gfn, number, position)
                 position += number * PAGE_SIZE
         elif self._verifying:  # nothing to compare with: the sent pages may be anywhere
-            for _ in range(batch.data_pages):
-                self._stream.read(PAGE_SIZE, "the pages of PAGE_DATA")
+            tables = deque(batch.page_tables() if self._is_pv else ())
+            for number in range(batch.data_pages):
+                page = self._stream.read(PAGE_SIZE, "the pages of PAGE_DATA")
+                self._check_tables(tables, number, memoryview(page))
             self._reach(batch)
         else:
             super()._take_pages(batch)
