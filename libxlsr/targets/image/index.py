@@ -91,8 +91,8 @@ class IndexingRestore(LibxcRestore):
 
     def _reach(self, batch: PageData) -> None:
         """These frames were compared, not stored: some may have no contents but zeros."""
-        for first_gfn, number in batch.data_runs():
-            self._memory.reach(first_gfn + number)
+        ends = (first_gfn + number for first_gfn, number in batch.data_runs())
+        self._memory.reach(max(ends, default=0))
 
     def _check_tables_at(self, position: int, batch: PageData) -> None:
         for index, gfn in batch.page_tables() if self._is_pv else ():
