@@ -92,8 +92,8 @@ def look_at(guest: Guest) -> Twin:
             rest = rest.replace(uuid, "UUID")
             alone = re.match(r'"\d+" ', rest)
             if alone is None or path.rpartition("/")[2] in IDS:
-                # A console's protocol is "vt100", whatever the domain's id.
-                rest = re.sub(rf"(?<!vt)(?<![0-9.:])([nrwb]?){domid}(?![0-9.:])", r"\1N", rest)
+                # Nor of a name: a console's protocol is "vt100", a disk's is "x86_64-abi".
+                rest = re.sub(rf"(?<![\w.:])([nrwb]?){domid}(?![\w.:])", r"\1N", rest)
             else:  # a state or a number that only happens to be the same
                 end = alone.end()
                 rest = rest[:end] + re.sub(rf"([nrwb]){domid}(?![0-9])", r"\1N", rest[end:])
