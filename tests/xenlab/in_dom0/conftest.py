@@ -6,13 +6,14 @@ import json
 import lzma
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .guests import Guest, saved_guest
+from . import GUEST_LOST
+from .guests import Guest, GuestLost, lost_domains, saved_guest
 from .images import XL_HEADER, image_of, write
 from .state import HostState
 
@@ -20,6 +21,30 @@ from .state import HostState
 tempfile.tempdir = "/var/tmp"
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
+
+
+_FAILED = pytest.StashKey[dict[str, bool]]()
+"""The tests that failed, and whether a guest was lost to them."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note what fails, and whether a guest was lost: that may break more than a wait for it."""
+    report = yield
+    if report.failed and call.excinfo is not None:
+        lost = issubclass(call.excinfo.type, GuestLost) or bool(lost_domains())
+        failed = item.session.stash.setdefault(_FAILED, {})
+        # Its teardown may fail for the same reason.
+        failed[item.nodeid] = failed.get(item.nodeid, False) or lost
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    failed = session.stash.get(_FAILED, {})
+    if exitstatus == pytest.ExitCode.TESTS_FAILED and failed and all(failed.values()):
+        session.exitstatus = GUEST_LOST
 
 
 @pytest.fixture(params=["pv", "pvh"])
@@ -58,15 +83,14 @@ def image_with(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def make(**lists: Any) -> Path:
         changed = tmp_path / "changed.save"
-        with image_of(pv_image) as image:
-            head = XL_HEADER.unpack_from(image.data)
-            data = image.data[XL_HEADER.size : image.libxl].tobytes()
-            config = json.loads(data[4:].rstrip(b"\0"))
-            config.update(lists)
-            text = json.dumps(config).encode() + b"\0"
-            data = struct.pack("<I", len(text)) + text
-            header = XL_HEADER.pack(*head[:4], len(data))
-            write(changed, [header, data, image.data[image.libxl :]])
+        image = image_of(pv_image)
+        data = image.data[XL_HEADER.size : image.libxl_start].tobytes()
+        config = json.loads(data[4:].rstrip(b"\0"))
+        config.update(lists)
+        text = json.dumps(config).encode() + b"\0"
+        data = struct.pack("<I", len(text)) + text
+        header = XL_HEADER.pack(*image.xl_header[:4], len(data))
+        write(changed, [header, data, image.data[image.libxl_start :]])
         return changed
 
     return make

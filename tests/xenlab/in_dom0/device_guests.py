@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from .guests import IMAGES, MEMORY, STAYS_DOWN, Guest, boot, xl
+from .guests import BOOT_SECONDS, IMAGES, MEMORY, STAYS_DOWN, Guest, boot, save
 from .hvm_guests import LINUX, dom0_on_the_guest_s_processor
 
 ADDRESS = "10.1.0.2"
@@ -125,11 +125,15 @@ def saved_device_guest(kind: str, disk: str) -> DeviceGuest:
             disk=DISKS[disk].format(device=device, file=guest.file),
         )
     )
+
+    def until_it_answers() -> None:
+        guest.wait_for_ticks(3, BOOT_SECONDS)
+        guest.wait_until(answers_ping, "answer a ping", seconds=120)
+
     with dom0_on_the_guest_s_processor() if kind == "hvm" else nullcontext():
-        boot(guest, config)
-    guest.wait_until(answers_ping, "answer a ping", seconds=120)
+        boot(guest, config, until_it_answers)
     unfinished = directory / "part"
-    xl("save", guest.name, str(unfinished))
+    save(guest, unfinished)
     saved = guest.file.with_suffix(".saved")
     if disk == "device":
         run("dd", f"if={guest.device()}", f"of={saved}", "bs=1M")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import subprocess
 import tempfile
 import time
@@ -33,7 +35,8 @@ MEMORY = {"pv": 96, "pvh": 128}
 BOOT_SECONDS = 300.0
 BOOT_ATTEMPTS = 3
 GOES_ON_SECONDS = 90.0
-"""What a guest that was restored has for a sign of life: ten times what it takes, mostly."""
+"""What all else has that is waited for, a restored guest's sign of life above all: mostly ten times
+what it takes."""
 _LOST = (1, 3)  # SHUTDOWN_reboot and SHUTDOWN_crash of xen/include/public/sched.h
 
 
@@ -93,18 +96,30 @@ class Guest:
     def wait_until(
         self, condition: Callable[[], bool], what: str, seconds: float = GOES_ON_SECONDS
     ) -> None:
-        """Wait for what it takes a guest that runs for: ``what`` it does. Raises GuestLost."""
+        """Wait for ``what`` only a guest that runs does. Raises GuestLost when one is lost."""
 
         def done() -> bool:
             if condition():
                 return True
-            down = [info.domid for info in xenctrl.domains() if info.shutdown_reason in _LOST]
-            if down:
-                raise GuestLost(f"domain {down[0]} has gone down, and {self.name} was to {what}")
+            lost = lost_domains()
+            if lost:
+                raise GuestLost(f"domain {lost[0]} has gone down, and {self.name} was to {what}")
             return False
 
-        with Xenctrl() as xenctrl:
-            wait_until(done, f"{self.name} to {what}", seconds)
+        wait_until(done, f"{self.name} to {what}", seconds)
+
+    def wait_for_a_tick_on(self, terminal: int) -> bytes:
+        """Read a pty's leader until the guest's tick is among what it gives; all of that."""
+        heard = b""
+
+        def ticked() -> bool:
+            nonlocal heard
+            if select.select([terminal], [], [], 0)[0]:
+                heard += os.read(terminal, 4096)
+            return b"tick " in heard
+
+        self.wait_until(ticked, "tick on its console")
+        return heard
 
     @property
     def saved_tick(self) -> tuple[int, str]:
@@ -151,17 +166,34 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = GOES_O
         time.sleep(0.1)
 
 
-def boot(guest: Guest, config: Path, ticks: int = 3) -> None:
-    """Start it until it has ticked; once more when it is lost meanwhile."""
+def lost_domains() -> list[int]:
+    """The ids of those that went down as a guest that is lost does (`GuestLost`)."""
+    with Xenctrl() as xenctrl:
+        return [info.domid for info in xenctrl.domains() if info.shutdown_reason in _LOST]
+
+
+def boot(guest: Guest, config: Path, until: Callable[[], object]) -> None:
+    """Start it, and wait ``until`` returns; anew, BOOT_ATTEMPTS times in all, when it is lost
+    meanwhile. When it fails, nothing is left."""
     for attempt in range(1, BOOT_ATTEMPTS + 1):
         xl("create", "-q", str(config))
         try:
-            guest.wait_for_ticks(ticks, BOOT_SECONDS)
-            return
-        except GuestLost:
+            until()
+        except Exception as error:
             guest.destroy()
-            if attempt == BOOT_ATTEMPTS:
+            if not isinstance(error, GuestLost) or attempt == BOOT_ATTEMPTS:
                 raise
+        else:
+            return
+
+
+def save(guest: Guest, image: Path) -> None:
+    """Have xl save it. When that fails, nothing is left."""
+    try:
+        xl("save", guest.name, str(image))
+    except AssertionError:
+        guest.destroy()
+        raise
 
 
 def saved_guest(kind: str) -> Guest:
@@ -171,9 +203,9 @@ def saved_guest(kind: str) -> Guest:
         IMAGES.mkdir(parents=True, exist_ok=True)
         config = IMAGES / f"{kind}.cfg"
         config.write_text(GUEST.format(name=guest.name, kind=kind, memory=MEMORY[kind]))
-        boot(guest, config)
+        boot(guest, config, lambda: guest.wait_for_ticks(3, BOOT_SECONDS))
         unfinished = guest.image.with_suffix(".part")
-        xl("save", guest.name, str(unfinished))
+        save(guest, unfinished)
         guest.note_saved_tick()
         unfinished.rename(guest.image)
     return guest

@@ -1,7 +1,7 @@
 """The images that xl saved, and changed copies of them.
 
-A copy's parts go from the image to the copy without being in this process's memory: each page that
-a process touches first is dear under emulation, and the images have tens of thousands.
+What a copy has of the image, the kernel takes from it: each page of this process's own memory would
+be dear under emulation, and the images have tens of thousands.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -27,26 +26,35 @@ class Image:
     """An image that xl saved."""
 
     data: memoryview
-    libxl: int
-    """Where the libxl stream starts: behind xl's header and its optional data."""
 
     @property
-    def libxc(self) -> int:
+    def xl_header(self) -> tuple[bytes, int, int, int, int]:
+        """As XL_HEADER has it."""
+        magic, byte_order, mandatory, optional, length = XL_HEADER.unpack_from(self.data)
+        return magic, byte_order, mandatory, optional, length
+
+    @property
+    def libxl_start(self) -> int:
+        """Where the libxl stream starts: behind xl's header and its optional data."""
+        return XL_HEADER.size + self.xl_header[4]
+
+    @property
+    def libxc_start(self) -> int:
         """Where the libxc stream starts: behind the header of the record LIBXC_CONTEXT."""
-        return self.libxl + libxl.HEADER_SIZE + libxl.RECORD_HEADER_SIZE
+        return self.libxl_start + libxl.HEADER_SIZE + libxl.RECORD_HEADER_SIZE
 
     @property
     def first_libxc_record(self) -> int:
-        return self.libxc + libxc.IMAGE_HEADER_SIZE + libxc.DOMAIN_HEADER_SIZE
+        return self.libxc_start + libxc.IMAGE_HEADER_SIZE + libxc.DOMAIN_HEADER_SIZE
 
-    def libxc_record(self, wanted: int) -> int:
-        """Where the first record of a type in the libxc stream starts."""
-        record = self.first_libxc_record
-        while True:
-            kind, length = struct.unpack_from("<II", self.data, record)
-            if kind == wanted:
-                return record
-            record += 8 + -(-length // 8) * 8
+    def libxc_records(self) -> Iterator[tuple[int, int, int]]:
+        """The type of each record of the libxc stream, where it starts, and where the next does."""
+        start, kind = self.first_libxc_record, -1
+        while kind != libxc.RecordType.END:
+            kind, length = struct.unpack_from("<II", self.data, start)
+            end = start + libxc.RECORD_HEADER_SIZE + -(-length // 8) * 8
+            yield kind, start, end
+            start = end
 
     def upto(self, end: int, *rest: bytes) -> Parts:
         """Its start, and something else behind that; a negative end counts from its own end."""
@@ -56,15 +64,10 @@ class Image:
         return [self.data[:offset], data, self.data[offset + len(data) :]]
 
 
-@contextmanager
-def image_of(path: Path) -> Iterator[Image]:
+def image_of(path: Path) -> Image:
+    """It stays open as long as the Image and the parts of it that were taken."""
     with path.open("rb") as file:
-        head = XL_HEADER.unpack(file.read(XL_HEADER.size))
-        with (
-            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
-            memoryview(mapped) as data,
-        ):
-            yield Image(data, XL_HEADER.size + head[4])
+        return Image(memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)))
 
 
 def write(path: Path, parts: Parts) -> None:

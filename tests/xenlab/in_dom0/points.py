@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def spread(points: Iterable[T], always: set[T]) -> list[Any]:
-    """The points as parameters; those that are not for every run are marked slow."""
+    """The points as parameters; those that are not ``always`` tried are marked slow. A tuple is a
+    point of several parameters."""
+    points = list(points)
+    assert always <= set(points)
     return [p if p in always else _slow(p) for p in points]
 
 

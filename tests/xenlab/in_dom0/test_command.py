@@ -84,10 +84,8 @@ def test_it_becomes_the_console(guest: Guest) -> None:
         [*COMMAND, "-c", str(guest.image)], stdin=follower, stdout=follower, stderr=follower
     )
     os.close(follower)
-    heard = b""
     try:
-        while b"tick " not in heard:
-            heard += os.read(leader, 4096)
+        heard = guest.wait_for_a_tick_on(leader)
         assert Path(f"/proc/{command.pid}/comm").read_text().strip() == "xenconsole"
     finally:
         command.kill()
@@ -107,8 +105,7 @@ def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unchanged_host")
 def test_a_bad_image_is_said_in_one_line(pv_image: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.save"
-    with image_of(pv_image) as image:
-        write(cut, image.upto(5_000_000))
+    write(cut, image_of(pv_image).upto(5_000_000))
     done = libxlsr_restore(cut)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"libxlsr: error: ")

@@ -111,7 +111,7 @@ def test_ten_logs_are_kept(hvm_image: Path) -> None:
     assert LOG.with_name(f"{LOG.name}.1").read_text() == "no display\n"
 
 
-NOT_HERE: dict[str, tuple[str, str]] = {
+UNSUPPORTED: dict[str, tuple[str, str]] = {
     "b_info.device_model_version": ("qemu_xen_traditional", "no Xen runs today"),
     "b_info.device_model_stubdomain": ("True", "stub domain"),
     "b_info.dm_restrict": ("True", "dm_restrict"),
@@ -120,8 +120,8 @@ NOT_HERE: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("place", spread(NOT_HERE, {"b_info.device_model_stubdomain"}))
+@pytest.mark.parametrize("place", spread(UNSUPPORTED, {"b_info.device_model_stubdomain"}))
 def test_what_can_not_be_restored(hvm_image: Path, place: str) -> None:
-    value, says = NOT_HERE[place]
+    value, says = UNSUPPORTED[place]
     with pytest.raises(LibxlsrError, match=says):
         restore_file(hvm_image, XenOptions(overrides=[(place, json.dumps(value))]))

@@ -24,7 +24,7 @@ from .twins import look_at
 GUESTS = ["pvh-loop", "pv-qcow2", "pv-device", "pvh-raw", "hvm-raw"]
 
 
-@pytest.fixture(params=spread(GUESTS, {"pvh-loop"}))
+@pytest.fixture(params=spread(GUESTS, {"pvh-loop", "pv-qcow2"}))
 def guest(request: pytest.FixtureRequest) -> Iterator[DeviceGuest]:
     """A saved guest that does not run, its disk as it was when it was saved."""
     made = saved_device_guest(*request.param.split("-"))

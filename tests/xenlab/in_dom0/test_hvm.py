@@ -35,14 +35,6 @@ def hvm_guest(request: pytest.FixtureRequest) -> Iterator[HvmGuest]:
     made.destroy()
 
 
-@pytest.fixture
-def tiny() -> Iterator[HvmGuest]:
-    made = saved_hvm_guest("tiny")
-    made.destroy()
-    yield made
-    made.destroy()
-
-
 def model_arguments(guest: HvmGuest) -> list[str]:
     """The device model's, the domain's id and the number of its fd taken out."""
     domid = str(guest.domid)
@@ -90,7 +82,7 @@ def test_it_goes_on_and_is_like_xl_s_own(hvm_guest: HvmGuest) -> None:
     assert of_xl.unlisted_differences(ours) == {}
 
 
-# Devices come back four times here, two and a half minutes; test_devices.py has that of others.
+# Devices come back four times here, which takes minutes.
 @pytest.mark.parametrize("hvm_guest", spread(KINDS, {"tiny"}), indirect=True)
 def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) -> None:
     again = tmp_path / "again.save"
@@ -111,14 +103,15 @@ def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) 
     assert HostState.now() == before
 
 
-def test_paused(tiny: HvmGuest) -> None:
-    restore_file(tiny.image, XenOptions(paused=True))
+@pytest.mark.parametrize("hvm_guest", ["tiny"], indirect=True)
+def test_paused(hvm_guest: HvmGuest) -> None:
+    restore_file(hvm_guest.image, XenOptions(paused=True))
     with Xenctrl() as xenctrl:
-        info = xenctrl.domain_info(tiny.domid)
+        info = xenctrl.domain_info(hvm_guest.domid)
     assert info is not None
     assert (info.paused, info.cpu_time_ns) == (True, 0)
-    xl("unpause", tiny.name)
-    tiny.wait_until_it_goes_on()
+    xl("unpause", hvm_guest.name)
+    hvm_guest.wait_until_it_goes_on()
 
 
 def test_the_image_in_the_tree(hvm_image: Path) -> None:

@@ -75,10 +75,8 @@ def test_its_console_is_heard(restored: Guest) -> None:
         ["xl", "console", restored.name], stdin=follower, stdout=follower, stderr=follower
     )
     os.close(follower)
-    heard = b""
     try:
-        while b"tick " not in heard:
-            heard += os.read(leader, 4096)
+        restored.wait_for_a_tick_on(leader)
     finally:
         console.kill()
         console.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 from libxlsr.formats import libxc
@@ -22,25 +21,21 @@ NEWER = {
 
 def as_version_2(image: Image) -> Parts:
     """The same guest's image without what version 3 brought."""
-    position = image.first_libxc_record
-    older = image.upto(image.libxc, libxc.ImageHeader(version=2).encode())
-    older.append(image.data[image.libxc + libxc.IMAGE_HEADER_SIZE : position])
-    kind = -1
-    while kind != RecordType.END:
-        kind, length = struct.unpack_from("<II", image.data, position)
-        end = position + libxc.RECORD_HEADER_SIZE + -(-length // 8) * 8
+    header = libxc.ImageHeader(version=2).encode()
+    end = image.first_libxc_record
+    parts = image.upto(image.libxc_start, header)
+    parts.append(image.data[image.libxc_start + len(header) : end])
+    for kind, start, end in image.libxc_records():
         if kind not in NEWER:
-            older.append(image.data[position:end])
-        position = end
-    return [*older, image.data[position:]]
+            parts.append(image.data[start:end])
+    return [*parts, image.data[end:]]
 
 
 @every_run_with("pvh")
 def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
     ticks = len(guest.ticks())
     older = tmp_path / "older.save"
-    with image_of(guest.image) as image:
-        write(older, as_version_2(image))
+    write(older, as_version_2(image_of(guest.image)))
     assert older.stat().st_size < guest.image.stat().st_size
     restore_file(older)
     guest.check_goes_on_after(ticks)

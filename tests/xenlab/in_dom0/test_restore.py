@@ -274,8 +274,7 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
         xl("mem-set", "0", f"{dom0_memory}m")
         before = xenstore.read(DOM0_TARGET)
         cut = tmp_path / "cut.save"
-        with image_of(guest.image) as image:
-            write(cut, image.upto(100_000))
+        write(cut, image_of(guest.image).upto(100_000))
         with pytest.raises(StreamError):
             restore_file(cut, XenOptions(balloon=True))
         assert f"dom0's memory target goes from {before} to " in caplog.text
