@@ -14,7 +14,7 @@ import pytest
 
 from . import GUEST_LOST
 from .guests import Guest, GuestLost, lost_domains, saved_guest
-from .images import XL_HEADER, image_of, write
+from .images import XL_HEADER, Image, Parts, write_changed
 from .state import HostState
 
 # Debian 13 keeps /tmp in memory, of which dom0 has little; damaged copies of images are large.
@@ -82,15 +82,17 @@ def image_with(pv_image: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes images of the PV guest with other devices: lists of libxl's JSON."""
 
     def make(**lists: Any) -> Path:
+        def change(image: Image) -> Parts:
+            data = image.data[XL_HEADER.size : image.libxl_start].tobytes()
+            config = json.loads(data[4:].rstrip(b"\0"))
+            config.update(lists)
+            text = json.dumps(config).encode() + b"\0"
+            data = struct.pack("<I", len(text)) + text
+            header = XL_HEADER.pack(*image.xl_header[:4], len(data))
+            return [header, data, image.data[image.libxl_start :]]
+
         changed = tmp_path / "changed.save"
-        image = image_of(pv_image)
-        data = image.data[XL_HEADER.size : image.libxl_start].tobytes()
-        config = json.loads(data[4:].rstrip(b"\0"))
-        config.update(lists)
-        text = json.dumps(config).encode() + b"\0"
-        data = struct.pack("<I", len(text)) + text
-        header = XL_HEADER.pack(*image.xl_header[:4], len(data))
-        write(changed, [header, data, image.data[image.libxl_start :]])
+        write_changed(pv_image, changed, change)
         return changed
 
     return make

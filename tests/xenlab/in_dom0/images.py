@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -64,12 +64,9 @@ class Image:
         return [self.data[:offset], data, self.data[offset + len(data) :]]
 
 
-def image_of(path: Path) -> Image:
-    """It stays open as long as the Image and the parts of it that were taken."""
-    with path.open("rb") as file:
-        return Image(memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)))
-
-
-def write(path: Path, parts: Parts) -> None:
-    with path.open("wb") as file:
-        file.writelines(parts)
+def write_changed(image: Path, copy: Path, change: Callable[[Image], Parts]) -> None:
+    """Write what ``change`` makes of the image to ``copy``."""
+    with image.open("rb") as source, copy.open("wb") as file:
+        # It is unmapped, and its fd closed, when the last of the parts has gone.
+        mapped = mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ)
+        file.writelines(change(Image(memoryview(mapped))))

@@ -15,7 +15,7 @@ import pytest
 from libxlsr.xen.xenctrl import Xenctrl
 
 from .guests import Guest, wait_until, xl
-from .images import image_of, write
+from .images import write_changed
 from .points import every_run_with
 
 COMMAND = [sys.executable, "-m", "libxlsr", "restore"]
@@ -105,7 +105,7 @@ def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unchanged_host")
 def test_a_bad_image_is_said_in_one_line(pv_image: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.save"
-    write(cut, image_of(pv_image).upto(5_000_000))
+    write_changed(pv_image, cut, lambda image: image.upto(5_000_000))
     done = libxlsr_restore(cut)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"libxlsr: error: ")

@@ -13,7 +13,7 @@ from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc, libxl
 
 from .guests import Guest
-from .images import Image, Parts, image_of, write
+from .images import Image, Parts, write_changed
 from .points import every_run_with, spread
 from .restoring import restore_file
 
@@ -88,7 +88,7 @@ CASES = spread(itertools.product(("pv", "pvh"), DAMAGE), EACH_RUN)
 @pytest.mark.parametrize(("guest", "what"), CASES, indirect=["guest"])
 def test_it_is_refused(guest: Guest, tmp_path: Path, what: str) -> None:
     damaged = tmp_path / "damaged.save"
-    write(damaged, DAMAGE[what](image_of(guest.image)))
+    write_changed(guest.image, damaged, DAMAGE[what])
     with pytest.raises((StreamError, TargetError)):
         restore_file(damaged)
 
@@ -116,7 +116,7 @@ def test_a_checkpointed_stream_is_for_the_offline_target(
     guest: Guest, tmp_path: Path, what: str
 ) -> None:
     remus = tmp_path / "remus.save"
-    write(remus, image_of(guest.image).upto(-16, REMUS[what]))
+    write_changed(guest.image, remus, lambda image: image.upto(-16, REMUS[what]))
     with pytest.raises(TargetError, match=r"checkpointed streams .* offline \(--target image\)"):
         restore_file(remus)
 
@@ -124,22 +124,25 @@ def test_a_checkpointed_stream_is_for_the_offline_target(
 @every_run_with("pv")
 def test_an_optional_record_is_skipped(guest: Guest, tmp_path: Path) -> None:
     odd = tmp_path / "odd.save"
-    write(odd, image_of(guest.image).upto(-8, OPTIONAL_UNKNOWN, LIBXL_END))
+    write_changed(guest.image, odd, lambda image: image.upto(-8, OPTIONAL_UNKNOWN, LIBXL_END))
     restore_file(odd)
     guest.wait_for_ticks(1)
 
 
-@pytest.mark.usefixtures("unchanged_host")
-@every_run_with("pvh")
-def test_a_cpu_that_the_host_can_not_give(guest: Guest, tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.save"
-    image = image_of(guest.image)
+def with_more_leaves(image: Image) -> Parts:
     (policy,) = [
         start
         for kind, start, _end in image.libxc_records()
         if kind == libxc.RecordType.X86_CPUID_POLICY
     ]
     # Leaf 0: the largest leaf.
-    write(foreign, image.patched(policy + 8 + 8, struct.pack("<I", 0xFFFF)))
+    return image.patched(policy + 8 + 8, struct.pack("<I", 0xFFFF))
+
+
+@pytest.mark.usefixtures("unchanged_host")
+@every_run_with("pvh")
+def test_a_cpu_that_the_host_can_not_give(guest: Guest, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.save"
+    write_changed(guest.image, foreign, with_more_leaves)
     with pytest.raises(TargetError, match="CPUID leaf 0x0 does not fit"):
         restore_file(foreign)

@@ -8,7 +8,7 @@ from libxlsr.formats import libxc
 from libxlsr.formats.libxc import RecordType
 
 from .guests import Guest
-from .images import Image, Parts, image_of, write
+from .images import Image, Parts, write_changed
 from .points import every_run_with
 from .restoring import restore_file
 
@@ -35,7 +35,7 @@ def as_version_2(image: Image) -> Parts:
 def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
     ticks = len(guest.ticks())
     older = tmp_path / "older.save"
-    write(older, as_version_2(image_of(guest.image)))
+    write_changed(guest.image, older, as_version_2)
     assert older.stat().st_size < guest.image.stat().st_size
     restore_file(older)
     guest.check_goes_on_after(ticks)

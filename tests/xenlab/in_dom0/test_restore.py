@@ -25,7 +25,7 @@ from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
 from .guests import GUEST, MEMORY, Guest, saved_guest, xl
-from .images import image_of, write
+from .images import write_changed
 from .points import every_run_with, spread
 from .restoring import restore, restore_file
 from .state import HostState
@@ -274,7 +274,7 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
         xl("mem-set", "0", f"{dom0_memory}m")
         before = xenstore.read(DOM0_TARGET)
         cut = tmp_path / "cut.save"
-        write(cut, image_of(guest.image).upto(100_000))
+        write_changed(guest.image, cut, lambda image: image.upto(100_000))
         with pytest.raises(StreamError):
             restore_file(cut, XenOptions(balloon=True))
         assert f"dom0's memory target goes from {before} to " in caplog.text
