@@ -21,7 +21,6 @@ import os
 import stat
 import sys
 from array import array
-from collections import deque
 from pathlib import Path
 
 from libxlsr.formats import libxc
@@ -73,26 +72,23 @@ class IndexingRestore(LibxcRestore):
             self._skip_pages(position, batch.data_pages * PAGE_SIZE)
             self._check_tables_at(position, batch)
             if self._verifying:
-                self._reach(batch)
+                ends = (first_gfn + number for first_gfn, number in batch.data_runs())
+                self._memory.reach(max(ends, default=0))
                 return
             for first_gfn, number in batch.data_runs():
                 self._note(first_gfn, number, position)
                 position += number * PAGE_SIZE
-        elif self._verifying:  # nothing to compare with: the sent pages may be anywhere
-            tables = deque(batch.page_tables() if self._is_pv else ())
-            for number in range(batch.data_pages):
-                page = self._stream.read(PAGE_SIZE, "the pages of PAGE_DATA")
-                self._check_tables(tables, number, memoryview(page))
-            self._reach(batch)
         else:
             super()._take_pages(batch)
+            if self._verifying:
+                return
             for first_gfn, number in batch.data_runs():
                 self._note(first_gfn, number, IN_MEMORY | first_gfn * PAGE_SIZE)
 
-    def _reach(self, batch: PageData) -> None:
-        """These frames were compared, not stored: some may have no contents but zeros."""
-        ends = (first_gfn + number for first_gfn, number in batch.data_runs())
-        self._memory.reach(max(ends, default=0))
+    def _verify_pages(self, first_gfn: int, pages: memoryview) -> None:
+        """There is nothing to compare with: what was sent before may be anywhere. But these frames
+        have contents, if only zeros."""
+        self._memory.reach(first_gfn + len(pages) // PAGE_SIZE)
 
     def _check_tables_at(self, position: int, batch: PageData) -> None:
         for index, gfn in batch.page_tables() if self._is_pv else ():

@@ -229,7 +229,7 @@ class LibxcRestore:
 
     def _take_pages(self, batch: page_data.PageData) -> None:
         """The contents of the frames of ``batch`` come next."""
-        store = self._memory.verify_pages if self._verifying else self._memory.write_pages
+        store = self._verify_pages if self._verifying else self._memory.write_pages
         view = memoryview(self._pages)
         tables = deque(batch.page_tables() if self._is_pv else ())
         filled = used = 0  # bytes of the buffer that were read, and handed on
@@ -248,6 +248,10 @@ class LibxcRestore:
                 used += piece
                 length -= piece
                 gfn += piece // libxc.PAGE_SIZE
+
+    def _verify_pages(self, first_gfn: int, pages: memoryview) -> None:
+        """Compare what a verify pass has of consecutive frames with what was stored."""
+        self._memory.verify_pages(first_gfn, pages)
 
     def _check_tables(self, tables: deque[tuple[int, int]], first: int, pages: memoryview) -> None:
         """Check those of ``tables`` (`PageData.page_tables`) that are among ``pages``, which were
