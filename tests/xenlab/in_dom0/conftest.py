@@ -15,6 +15,7 @@ import pytest
 from . import GUEST_LOST
 from .guests import Guest, GuestLost, lost_domains, saved_guest
 from .images import XL_HEADER, Image, Parts, write_changed
+from .points import KINDS
 from .state import HostState
 
 # Debian 13 keeps /tmp in memory, of which dom0 has little; damaged copies of images are large.
@@ -47,7 +48,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = GUEST_LOST
 
 
-@pytest.fixture(params=["pv", "pvh"])
+@pytest.fixture(params=KINDS)
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A saved guest that does not run; destroyed afterwards if it does then."""
     made = saved_guest(request.param)

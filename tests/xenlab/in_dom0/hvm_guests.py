@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from tests.xenlab.tiny_guest import tiny_guest
@@ -29,7 +28,6 @@ from .guests import (
 )
 
 TINY = IMAGES / "tiny.elf"
-LOGS = Path("/var/log/xen")
 
 _TINY = f"""\
 firmware_override="{TINY}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from libxlsr.formats import libxc, libxl
+from libxlsr.formats.framing import RECORD_HEADER, padded_length
 
 Parts: TypeAlias = "list[bytes | memoryview]"
 
@@ -51,8 +52,8 @@ class Image:
         """The type of each record of the libxc stream, where it starts, and where the next does."""
         start, kind = self.first_libxc_record, -1
         while kind != libxc.RecordType.END:
-            kind, length = struct.unpack_from("<II", self.data, start)
-            end = start + libxc.RECORD_HEADER_SIZE + -(-length // 8) * 8
+            kind, length = RECORD_HEADER.unpack_from(self.data, start)
+            end = start + libxc.RECORD_HEADER_SIZE + padded_length(length)
             yield kind, start, end
             start = end
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import pytest
 
 T = TypeVar("T")
+
+KINDS = ("pv", "pvh")
+"""Those of the fixture ``guest``."""
 
 
 def spread(points: Iterable[T], always: set[T]) -> list[Any]:
@@ -20,7 +24,16 @@ def spread(points: Iterable[T], always: set[T]) -> list[Any]:
 
 def every_run_with(kind: str) -> pytest.MarkDecorator:
     """The test takes a ``guest`` of this kind in every run, and one of the other in a slow one."""
-    return pytest.mark.parametrize("guest", spread(("pv", "pvh"), {kind}), indirect=True)
+    return pytest.mark.parametrize("guest", spread(KINDS, {kind}), indirect=True)
+
+
+def each_guest_with(
+    name: str, values: Iterable[T], always: set[tuple[str, T]]
+) -> pytest.MarkDecorator:
+    """The test takes a ``guest`` of each kind with each value of the parameter ``name``; ``always``
+    are the pairs of every run."""
+    pairs = spread(itertools.product(KINDS, values), always)
+    return pytest.mark.parametrize(("guest", name), pairs, indirect=["guest"])
 
 
 def _slow(point: object) -> Any:

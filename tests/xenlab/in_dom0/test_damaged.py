@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from libxlsr.formats import libxc, libxl
 
 from .guests import Guest
 from .images import Image, Parts, write_changed
-from .points import every_run_with, spread
+from .points import each_guest_with, every_run_with
 from .restoring import restore_file
 
 OPTIONAL_UNKNOWN = struct.pack("<II", 0x80000001, 4) + b"what" + bytes(4)
@@ -81,11 +80,10 @@ EACH_RUN = {
     ("pvh", "cut in the memory"),
     ("pvh", "an unknown libxc record"),
 }
-CASES = spread(itertools.product(("pv", "pvh"), DAMAGE), EACH_RUN)
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@pytest.mark.parametrize(("guest", "what"), CASES, indirect=["guest"])
+@each_guest_with("what", DAMAGE, EACH_RUN)
 def test_it_is_refused(guest: Guest, tmp_path: Path, what: str) -> None:
     damaged = tmp_path / "damaged.save"
     write_changed(guest.image, damaged, DAMAGE[what])
@@ -105,13 +103,7 @@ REMUS = {
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@pytest.mark.parametrize(
-    ("guest", "what"),
-    spread(
-        itertools.product(("pv", "pvh"), REMUS), {("pvh", "the sender died after CHECKPOINT_END")}
-    ),
-    indirect=["guest"],
-)
+@each_guest_with("what", REMUS, {("pvh", "the sender died after CHECKPOINT_END")})
 def test_a_checkpointed_stream_is_for_the_offline_target(
     guest: Guest, tmp_path: Path, what: str
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import logging
 import os
 import re
@@ -26,7 +25,7 @@ from libxlsr.xen.xenstore import Xenstore
 
 from .guests import GUEST, MEMORY, Guest, saved_guest, xl
 from .images import write_changed
-from .points import every_run_with, spread
+from .points import each_guest_with, every_run_with
 from .restoring import restore, restore_file
 from .state import HostState
 from .twins import look_at
@@ -123,14 +122,7 @@ def test_two_at_once_on_one_loop() -> None:
             guest.destroy()
 
 
-@pytest.mark.parametrize(
-    ("guest", "uuid"),
-    spread(
-        itertools.product(("pv", "pvh"), ("same", "new")),
-        {("pvh", "same"), ("pv", "new")},
-    ),
-    indirect=["guest"],
-)
+@each_guest_with("uuid", ("same", "new"), {("pvh", "same"), ("pv", "new")})
 def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(guest: Guest, uuid: str) -> None:
     changes = [("uuid", "new")] if uuid == "new" else []
     before = HostState.now()
@@ -210,14 +202,7 @@ def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@pytest.mark.parametrize(
-    ("guest", "override"),
-    spread(
-        itertools.product(("pv", "pvh"), ("name", "uuid")),
-        {("pv", "name"), ("pvh", "uuid")},
-    ),
-    indirect=["guest"],
-)
+@each_guest_with("override", ("name", "uuid"), {("pv", "name"), ("pvh", "uuid")})
 def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
     result = restore_file(guest.image, XenOptions(paused=True))
     try:

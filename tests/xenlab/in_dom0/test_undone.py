@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
 from .guests import Guest
-from .points import every_run_with, spread
+from .points import each_guest_with, every_run_with, spread
 from .restoring import aborted_while_finishing, interrupted, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
@@ -43,13 +42,7 @@ def test_aborted(pv_bytes: bytes, point: int) -> None:
         ao.result()
 
 
-@pytest.mark.parametrize(
-    ("guest", "after"),
-    spread(
-        itertools.product(("pv", "pvh"), range(10)), {("pv", 1), ("pv", 4), ("pvh", 0), ("pvh", 3)}
-    ),
-    indirect=["guest"],
-)
+@each_guest_with("after", range(10), {("pv", 1), ("pv", 4), ("pvh", 0), ("pvh", 3)})
 def test_aborted_while_it_finishes(guest: Guest, after: int) -> None:
     ao = aborted_while_finishing(guest.image, after)
     try:
