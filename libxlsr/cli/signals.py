@@ -46,7 +46,8 @@ def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
 
     def readable(_ready: int) -> None:
         for number in os.read(read_end, 64):
-            on_signal(signal.Signals(number).name)
+            if number in SIGNALS:  # not the program's tick
+                on_signal(signal.Signals(number).name)
 
     with ExitStack() as stack:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -98,6 +98,56 @@ def test_a_signal(command: list[str], name: str, begun: tuple[int, int]) -> None
     assert os.listdir() == []
 
 
+def run_prepared(preparation: str, begun: tuple[int, int]) -> tuple[int, bytes]:
+    """Run ``verify -`` in a process that does ``preparation`` first; its exit code and errors."""
+    code = (
+        f"import sys\n{preparation}\nfrom libxlsr.cli.program import program\nsys.exit(program())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "verify", "-"], stdin=begun[0], stderr=subprocess.PIPE
+    ) as process:
+        try:
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_just_before_the_call_that_waits(name: str, begun: tuple[int, int]) -> None:
+    """Which it does not end. Neither does one that another thread gets, and that has no race."""
+    preparation = f"""
+import os, signal, threading, time
+def send():
+    path = f"/proc/self/task/{{os.getpid()}}/syscall"
+    while not open(path).read().startswith("0 0x0 "):  # read(0, ...)
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.{name})
+threading.Thread(target=send, daemon=True).start()
+"""
+    assert run_prepared(preparation, begun) == (4, f"libxlsr: error: aborted by {name}\n".encode())
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_in_a_destructor(name: str, begun: tuple[int, int]) -> None:
+    """Python says there that it ignores what the handler raised, and goes on."""
+    preparation = f"""
+import signal
+from libxlsr.cli import main
+class Destroyed:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+parse = main.parse
+def parse_and_destroy(arguments):
+    Destroyed()
+    return parse(arguments)
+main.parse = parse_and_destroy
+"""
+    assert run_prepared(preparation, begun) == (4, f"libxlsr: error: aborted by {name}\n".encode())
+
+
 def test_the_processes_of_verify_end_with_their_parent(begun: tuple[int, int]) -> None:
     process = start(["verify", "-j", "2", "-", "/dev/null"], begun)
     assert end(process, signal.SIGKILL) == (b"", b"")
