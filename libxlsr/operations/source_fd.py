@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Union
 
 from libxlsr.errors import TargetError
-from libxlsr.walk.source import CANT_READ
+from libxlsr.walk.source import ReadError
 
 Source = Union[str, "os.PathLike[str]", int]
 """An image's path, or an open fd, which stays the caller's."""
@@ -31,9 +31,8 @@ def opened(source: Source) -> Iterator[int]:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise TargetError(f"can't read {path}", errno=errno.EISDIR)
         yield fd
-    except TargetError as error:
-        if error.message == CANT_READ:
-            error.message = f"can't read {path}"
+    except ReadError as error:
+        error.message = f"can't read {path}"
         raise
     finally:
         os.close(fd)

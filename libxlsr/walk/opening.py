@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from libxlsr.errors import StreamError, TargetError
+from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.walk.source import (
-    CANT_READ,
     FileSource,
     FlowSource,
+    ReadError,
     Source,
     decompressed_chunks,
     fd_chunks,
@@ -73,7 +73,7 @@ def _head(fd: int, seekable: bool) -> bytes:
             head += more
         return head
     except OSError as error:
-        raise TargetError.from_oserror(error, CANT_READ, call="read") from error
+        raise ReadError(error) from error
 
 
 def _after(head: bytes, chunks: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -27,9 +27,6 @@ _AHEAD = 16 << 20
 
 _FLOW = 1 << 20
 
-CANT_READ = "can't read the image"
-"""The message of the TargetError for what the system does not give."""
-
 
 class Truncated(StreamError):
     """The bytes end in the middle of something. ``rule`` is the finding's id."""
@@ -41,6 +38,13 @@ class CompressionDamaged(Truncated):
     """The decompressor could go no further."""
 
     rule = "compression"
+
+
+class ReadError(TargetError):
+    """The system does not give the image's bytes. Who knows the image's path may say it."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__("can't read the image", errno=error.errno, call="read")
 
 
 class Source:
@@ -156,7 +160,7 @@ class FileSource(Source):
                     raise self._truncated(len(data), what)
                 data += more
         except OSError as error:
-            raise _read_error(error) from error
+            raise ReadError(error) from error
         self._window, self._window_start = data, self.offset
 
     def _read_ahead(self, end: int) -> bool:
@@ -182,7 +186,7 @@ class FileSource(Source):
                 view = self._scratch[got:nbytes]
                 count = os.preadv(self._fd, [view], self._base + self.offset + got)
             except OSError as error:
-                raise _read_error(error) from error
+                raise ReadError(error) from error
             if not count:  # somebody cut it off while it was read
                 raise self._truncated(got, what)
             got += count
@@ -264,7 +268,7 @@ def fd_chunks(fd: int, most: int = _FLOW) -> Callable[[], bytes]:
             except BlockingIOError:  # whoever made the pipe set O_NONBLOCK, for all its users
                 select.select([fd], [], [])
             except OSError as error:
-                raise _read_error(error) from error
+                raise ReadError(error) from error
 
     return next_chunk
 
@@ -284,10 +288,6 @@ def decompressed_chunks(codec: str, fd: int, prefix: bytes) -> Callable[[], byte
         except StreamError as error:
             raise CompressionDamaged(error.message, offset=None, remedy=error.remedy) from error
         except OSError as error:
-            raise _read_error(error) from error
+            raise ReadError(error) from error
 
     return next_chunk
-
-
-def _read_error(error: OSError) -> TargetError:
-    return TargetError.from_oserror(error, CANT_READ, call="read")
