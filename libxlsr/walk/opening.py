@@ -73,7 +73,7 @@ def _head(fd: int, seekable: bool) -> bytes:
             head += more
         return head
     except OSError as error:
-        raise ReadError(error) from error
+        raise ReadError.of(error) from error
 
 
 def _after(head: bytes, chunks: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -43,8 +43,10 @@ class CompressionDamaged(Truncated):
 class ReadError(TargetError):
     """The system does not give the image's bytes. Who knows the image's path may say it."""
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__("can't read the image", errno=error.errno, call="read")
+    @classmethod
+    def of(cls, error: OSError) -> TargetError:
+        """For what read() said."""
+        return cls.from_oserror(error, "can't read the image", call="read")
 
 
 class Source:
@@ -160,7 +162,7 @@ class FileSource(Source):
                     raise self._truncated(len(data), what)
                 data += more
         except OSError as error:
-            raise ReadError(error) from error
+            raise ReadError.of(error) from error
         self._window, self._window_start = data, self.offset
 
     def _read_ahead(self, end: int) -> bool:
@@ -186,7 +188,7 @@ class FileSource(Source):
                 view = self._scratch[got:nbytes]
                 count = os.preadv(self._fd, [view], self._base + self.offset + got)
             except OSError as error:
-                raise ReadError(error) from error
+                raise ReadError.of(error) from error
             if not count:  # somebody cut it off while it was read
                 raise self._truncated(got, what)
             got += count
@@ -268,7 +270,7 @@ def fd_chunks(fd: int, most: int = _FLOW) -> Callable[[], bytes]:
             except BlockingIOError:  # whoever made the pipe set O_NONBLOCK, for all its users
                 select.select([fd], [], [])
             except OSError as error:
-                raise ReadError(error) from error
+                raise ReadError.of(error) from error
 
     return next_chunk
 
@@ -288,6 +290,6 @@ def decompressed_chunks(codec: str, fd: int, prefix: bytes) -> Callable[[], byte
         except StreamError as error:
             raise CompressionDamaged(error.message, offset=None, remedy=error.remedy) from error
         except OSError as error:
-            raise ReadError(error) from error
+            raise ReadError.of(error) from error
 
     return next_chunk
