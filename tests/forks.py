@@ -16,11 +16,16 @@ PATIENCE = 60
 UNWOUND = 7
 
 
+def _end_in_time() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(PATIENCE)
+
+
 def in_a_fork(check: Callable[[], object]) -> None:
     """Run ``check`` in a forked child; what it asserts has to hold."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(PATIENCE)
+        _end_in_time()
         try:
             check()
         except BaseException:
@@ -34,7 +39,7 @@ def fork_and_unwind() -> None:
     """Fork a child that leaves by SystemExit, up to `unwound_here`; wait for it."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(PATIENCE)
+        _end_in_time()
         raise SystemExit
     assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == UNWOUND
 

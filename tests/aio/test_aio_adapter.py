@@ -48,10 +48,14 @@ def test_timers_come_in_their_order(run_async: Run) -> None:
     async def timers() -> list[str]:
         order: list[str] = []
         over = asyncio.Event()
+
+        def last(name: str) -> None:
+            order.append(name)
+            over.set()
+
         async with Adapter() as adapter:
             ctx = adapter.ctx
-            ctx.call_later(0.02, over.set)
-            ctx.call_later(0.01, order.append, "later")
+            ctx.call_later(0.01, last, "later")
             ctx.call_later(0.0, order.append, "sooner")
             ctx.call_soon(order.append, "first")
             ctx.call_later(0.005, order.append, "never").deregister()

@@ -6,26 +6,34 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from libxlsr.targets.xen.devices import hotplug
 
-DOMID = 32750  # beyond any that Xen gives out (DOMID_FIRST_RESERVED): nobody's script is at work
+DOMID = 100000 + os.getpid()
+"""Beyond any that Xen gives out (DOMID_FIRST_RESERVED), and of this process alone: other tests look
+through the same processes."""
 PATIENCE = 10.0
 """Seconds after which a wait is given up."""
 
 
-def sleeper(path: str, *, with_child: bool = False) -> subprocess.Popen[bytes]:
-    """A process with the environment of a hotplug script; it says a line when it is under way."""
+@contextmanager
+def sleeper(path: str, *, with_child: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with the environment of a hotplug script, under way."""
     script = "sleep 1000 & echo; wait" if with_child else "echo; exec sleep 1000"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         ["/bin/sh", "-c", script],
         env={"PATH": os.environ["PATH"], "XENBUS_PATH": path},
         stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_script_and_what_it_started_are_killed() -> None:
@@ -48,7 +56,6 @@ def test_other_domains_scripts_live_on() -> None:
         assert hotplug.kill_scripts(DOMID) == 0
         for process in (other, another):
             assert process.poll() is None
-            process.kill()
 
 
 def test_the_loop_devices_over_a_file(tmp_path: Path) -> None:
