@@ -290,6 +290,10 @@ async def run(daemon: Daemon, listener: socket.socket) -> None:
         await serving
     except asyncio.CancelledError:
         log.info("stopped")
+    finally:
+        # Nothing is left to be stopped, and asyncio is about to give them their own action back,
+        # which is to kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 
 def main() -> int:
