@@ -12,7 +12,7 @@ from libxlsr.cli.arguments import image_source, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.convert.packing import CODECS
-from libxlsr.events import Ao, Context
+from libxlsr.events import Context
 from libxlsr.operations.convert import convert_ao
 from libxlsr.operations.indexed import Written
 from libxlsr.operations.source_fd import opened
@@ -59,18 +59,20 @@ def convert(options: argparse.Namespace, report: Report) -> int:
     ctx = Context()
     with opened(source) as fd, ProgressDisplay(report) as display:
         before = None if isinstance(source, int) else os.fstat(fd).st_size
-        ao: Ao[Written] = convert_ao(
+        written = signals.run_abortable(
             ctx,
-            fd,
-            options.output,
-            compact=options.compact,
-            codec=options.compress,
-            on_progress=display.update,
-            deadline=options.deadline,
-            to_eof=not isinstance(source, int),
-            legacy=options.legacy,
+            lambda: convert_ao(
+                ctx,
+                fd,
+                options.output,
+                compact=options.compact,
+                codec=options.compress,
+                on_progress=display.update,
+                deadline=options.deadline,
+                to_eof=not isinstance(source, int),
+                legacy=options.legacy,
+            ),
         )
-        written = signals.run_abortable(ctx, ao)
     with contextlib.suppress(BrokenPipeError):  # what was done stays done
         _say(written, before, options, report)
     return 0

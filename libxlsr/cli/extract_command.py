@@ -11,7 +11,7 @@ from libxlsr.cli import signals
 from libxlsr.cli.arguments import address_range, image_source, number, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.events import Ao, Context
+from libxlsr.events import Context
 from libxlsr.extract.request import FORMATS, LAST_ADDRESS, Request
 from libxlsr.operations.extract import extract_ao
 from libxlsr.operations.indexed import Written
@@ -91,17 +91,19 @@ def _run(
 ) -> Written:
     ctx = Context()
     with ProgressDisplay(report) as display:
-        ao: Ao[Written] = extract_ao(
+        return signals.run_abortable(
             ctx,
-            source,
-            options.output,
-            request,
-            on_progress=display.update,
-            deadline=options.deadline,
-            to_eof=to_eof,
-            legacy=options.legacy,
+            lambda: extract_ao(
+                ctx,
+                source,
+                options.output,
+                request,
+                on_progress=display.update,
+                deadline=options.deadline,
+                to_eof=to_eof,
+                legacy=options.legacy,
+            ),
         )
-        return signals.run_abortable(ctx, ao)
 
 
 def _virtual_range(text: str) -> tuple[int, int]:

@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found] # signal itself imports enum
 import gc
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
-_NAMES: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
-_TICK = 0.5
-"""Seconds until a signal is noticed that came just before a system call which then waits."""
+from libxlsr.cli.interrupts import Interrupt, interruptible
 
 
 def program() -> int:
     """Run the command line that the program was called with; returns the exit code."""
     _open_standard_streams()
-    for number in _NAMES:
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _interrupt)
     try:
-        with _ticking():
+        with interruptible():
             return _run()
-    except KeyboardInterrupt as interrupt:  # before there is a command, which would have said so
-        print(f"libxlsr: error: aborted by {_name(interrupt)}", file=sys.stderr)
+    except Interrupt as interrupt:  # before there is a command, which would have said so
+        print(f"libxlsr: error: aborted by {interrupt}", file=sys.stderr)
         return 4
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """End a command as Ctrl-C does, where it is no event of a loop (cli/signals.py)."""
-    raise KeyboardInterrupt(_NAMES[number])
-
-
-def _name(interrupt: BaseException) -> str:
-    """The signal's; Python itself raises the one that is for SIGINT."""
-    return str(interrupt) or "SIGINT"
-
-
-@contextmanager
-def _ticking() -> Iterator[None]:
-    """Let no signal be missed, which raises in Python code only.
-
-    One that comes between the last such code and a call that waits does not end the call: the tick
-    does, and what the signal asked for happens then. One that comes in a destructor or a weak
-    reference's callback raises where nobody can catch it: the tick raises it again.
-    """
-    lost: list[str] = []
-    report = sys.unraisablehook
-
-    def unraisable(what: sys.UnraisableHookArgs) -> None:
-        if isinstance(what.exc_value, KeyboardInterrupt):
-            lost.append(_name(what.exc_value))
-        else:
-            report(what)
-
-    def tick(_number: int, _frame: FrameType | None) -> None:
-        if lost:
-            raise KeyboardInterrupt(lost.pop())
-
-    sys.unraisablehook = unraisable
-    signal.signal(signal.SIGALRM, tick)
-    signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
-    try:
-        yield
-    finally:
-        # Python's end gives SIGALRM back its own action, which is to kill.
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = report
 
 
 def _run() -> int:

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from libxlsr.cli import signals
+from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
-from libxlsr.events import Ao, Context
+from libxlsr.events import Context
 from libxlsr.formats import xl
 from libxlsr.operations.blocking import make_target, opened
 from libxlsr.operations.progress import RestoreResult
@@ -141,23 +141,26 @@ def restore(options: argparse.Namespace, report: Report) -> int:
     ctx = Context()
     target = make_target(ctx, choice.target, _output(options, choice), _xen_options(options))
     with opened(source) as fd, ProgressDisplay(report) as display:
-        ao: Ao[RestoreResult] = restore_ao(
+        result = signals.run_abortable(
             ctx,
-            fd,
-            target,
-            on_progress=display.update,
-            deadline=options.deadline,
-            timeouts=Timeouts(**dict(options.timeout)),
-            to_eof=not isinstance(source, int),
-            legacy=options.legacy,
-            trace=_log_transition if options.verbose > 1 else None,
+            lambda: restore_ao(
+                ctx,
+                fd,
+                target,
+                on_progress=display.update,
+                deadline=options.deadline,
+                timeouts=Timeouts(**dict(options.timeout)),
+                to_eof=not isinstance(source, int),
+                legacy=options.legacy,
+                trace=_log_transition if options.verbose > 1 else None,
+            ),
         )
-        result = signals.run_abortable(ctx, ao)
     with contextlib.suppress(BrokenPipeError):  # what was done stays done
         _say(result, choice, report)
         sys.stdout.flush()
     if console is not None:
         sys.stderr.flush()
+        interrupts.stop_tick()
         os.execv(console, [console, "console", str(result.guest.domid)])
     return 0
 

@@ -8,29 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from libxlsr.cli import interrupts
 from libxlsr.errors import Aborted
 from libxlsr.events import READ, Ao, Context
-from libxlsr.operations.waiting import undo, wait
+from libxlsr.operations.waiting import wait
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+def run_abortable(ctx: Context, begin: Callable[[], Ao[T]]) -> T:
+    """Run the loop until what ``begin`` starts is done; its result. Raises its error.
 
-def run_abortable(ctx: Context, ao: Ao[T]) -> T:
-    """Run the loop until ``ao`` is done; its result. Raises its error.
-
-    One of SIGNALS aborts it, and so does whatever else ends the loop, so that on return everything
-    is done or undone. So does the end of whoever reads what it prints.
+    A signal aborts it, and so does whatever else ends the loop, so that on return everything is
+    done or undone. So does the end of whoever reads what it prints.
     """
-    with ExitStack() as catching:
-        try:
-            catching.enter_context(
-                caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}")))
-            )
-        except BaseException:  # there is no pipe to be had, or a signal came before it was caught
-            undo(ctx, ao)
-            raise
+    # Signals come to the loop, so that there is an operation by then; none comes between what it
+    # makes as it begins and somebody who undoes that.
+    with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
+        ao = begin()
         try:
             return wait(ctx, ao)
         except BrokenPipeError:
@@ -42,12 +37,12 @@ def run_abortable(ctx: Context, ao: Ao[T]) -> T:
 
 @contextmanager
 def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
-    """Call ``on_signal`` with the signal's name on ``ctx``'s loop when one of SIGNALS comes."""
+    """Call ``on_signal`` with the signal's name on ``ctx``'s loop when there is one."""
 
     def readable(_ready: int) -> None:
         for number in os.read(read_end, 64):
-            if number in SIGNALS:  # not the program's tick
-                on_signal(signal.Signals(number).name)
+            if number in interrupts.NAMES:  # not the tick
+                on_signal(interrupts.NAMES[number])
 
     with ExitStack() as stack:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,6 +52,5 @@ def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
         stack.callback(event.deregister)
         previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         stack.callback(signal.set_wakeup_fd, previous_fd)
-        for number in SIGNALS:
-            stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+        stack.enter_context(interrupts.not_raised())
         yield

@@ -7,7 +7,12 @@ to close. PR_SET_PDEATHSIG would do it with less, but it fires when the parent's
 from __future__ import annotations
 
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Lifeline:
@@ -15,11 +20,27 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        """In the parent, round its forks: signals wait, or one would call the parent's handlers in
+        a child that has not got hold of the line yet."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def hold(self) -> None:
-        """In a child, as its first act: end it when the parent is gone or cuts the line."""
+        """In a child, as its first act: end it when the parent is gone or cuts the line, and at a
+        signal. Ctrl-C reaches the whole process group; the parent says what there is to say."""
         self.cut()  # the child's own copy
         threading.Thread(target=self._wait, daemon=True).start()
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _wait(self) -> None:
         os.read(self._read_end, 1)
@@ -28,8 +49,8 @@ class Lifeline:
     def cut(self) -> None:
         """In the parent: end all children. Again, it does nothing."""
         if self._write_end >= 0:
-            os.close(self._write_end)
-            self._write_end = -1
+            fd, self._write_end = self._write_end, -1  # a signal may come between them
+            os.close(fd)
 
     def close(self) -> None:
         """In the parent: end all children that are left, and close the pipe."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Union
+from typing import Union
 
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.operations.source_fd import Source, opened
 from libxlsr.verify.verifier import Verified
 from libxlsr.verify.verifier import verify as verify_fd
-
-if TYPE_CHECKING:
-    from libxlsr.operations.lifeline import Lifeline
 
 Outcome = Union[Verified, LibxlsrError]
 """What came of one image; an error where it could not be looked at."""
@@ -53,10 +50,11 @@ def verify_many(
     context = get_context("fork")
     with (
         closing(Lifeline()) as lifeline,
-        ProcessPoolExecutor(workers, context, _become_worker, (lifeline,)) as pool,
+        ProcessPoolExecutor(workers, context, lifeline.hold) as pool,
     ):
         try:
-            futures = [pool.submit(_outcome, source, full, digest, expected) for source in sources]
+            with lifeline.forking():
+                futures = [pool.submit(_outcome, one, full, digest, expected) for one in sources]
             for source, future in zip(sources, futures):
                 try:
                     yield source, future.result()
@@ -72,12 +70,3 @@ def _outcome(source: Source, full: bool, digest: bool, expected: str) -> Outcome
         return verify(source, full=full, digest=digest, expected=expected)
     except LibxlsrError as error:
         return error
-
-
-def _become_worker(lifeline: Lifeline) -> None:
-    import signal
-
-    lifeline.hold()
-    # Ctrl-C reaches the whole process group; the parent says what there is to say about it.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)

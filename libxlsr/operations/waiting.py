@@ -29,12 +29,12 @@ def wait(ctx: Context, ao: Ao[T]) -> T:
         run(ctx, lambda: ao.done)
     except BaseException:
         if not ctx.forked:
-            undo(ctx, ao)
+            _undo(ctx, ao)
         raise
     return ao.result()
 
 
-def undo(ctx: Context, ao: Ao[Any]) -> None:
+def _undo(ctx: Context, ao: Ao[Any]) -> None:
     """Abort ``ao`` and run the loop until it is done, whatever is raised meanwhile."""
     ao.drop_progress()
     ao.abort()

@@ -15,21 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.cli import main as main_module
-from libxlsr.cli.program import program
 from libxlsr.testing.builder import StreamBuilder
 
 PATIENCE = 120.0
 
 
 @pytest.fixture
-def not_ignored() -> Iterator[None]:
-    """A shell's background job ignores Ctrl-C, one of nohup SIGHUP, and so would what it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def hangup_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As of nohup, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     yield
-    signal.signal(signal.SIGINT, before)
-    signal.signal(signal.SIGHUP, hangup)
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -50,13 +47,16 @@ def unread(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def start(command: list[str], begun: tuple[int, int]) -> subprocess.Popen[bytes]:
+def start(
+    command: list[str], begun: tuple[int, int], *, start_new_session: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a command; it has read what there is of the image."""
     process = subprocess.Popen(
         [sys.executable, "-m", "libxlsr", *command],
         stdin=begun[0],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=start_new_session,
     )
     deadline = time.monotonic() + PATIENCE
     while unread(begun[0]) and time.monotonic() < deadline:
@@ -98,19 +98,44 @@ def test_a_signal(command: list[str], name: str, begun: tuple[int, int]) -> None
     assert os.listdir() == []
 
 
-def run_prepared(preparation: str, begun: tuple[int, int]) -> tuple[int, bytes]:
-    """Run ``verify -`` in a process that does ``preparation`` first; its exit code and errors."""
+def run_prepared(
+    preparation: str, begun: tuple[int, int], *command: str, in_its_own_group: bool = False
+) -> tuple[int, str, str]:
+    """Run a command in a process that does ``preparation`` first; its exit code, what it said."""
     code = (
-        f"import sys\n{preparation}\nfrom libxlsr.cli.program import program\nsys.exit(program())"
+        "import os, signal, sys\n"
+        "from libxlsr.cli import main\n"
+        "from libxlsr.cli.program import program\n"
+        f"{preparation}\n"
+        "sys.exit(program())"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, "verify", "-"], stdin=begun[0], stderr=subprocess.PIPE
+        [sys.executable, "-c", code, *command],
+        stdin=begun[0],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=in_its_own_group,
+        text=True,
     ) as process:
         try:
-            _, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
-    return process.returncode, err
+    return process.returncode, out, err
+
+
+def aborted_by(name: str) -> tuple[int, str, str]:
+    """What `run_prepared` returns then."""
+    return 4, "", f"libxlsr: error: aborted by {name}\n"
+
+
+BEFORE_THE_COMMAND = """
+parse = main.parse
+def prepared_parse(arguments):
+    prepare()
+    return parse(arguments)
+main.parse = prepared_parse
+"""
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -118,7 +143,7 @@ def run_prepared(preparation: str, begun: tuple[int, int]) -> tuple[int, bytes]:
 def test_a_signal_just_before_the_call_that_waits(name: str, begun: tuple[int, int]) -> None:
     """Which it does not end. Neither does one that another thread gets, and that has no race."""
     preparation = f"""
-import os, signal, threading, time
+import threading, time
 def send():
     path = f"/proc/self/task/{{os.getpid()}}/syscall"
     while not open(path).read().startswith("0 0x0 "):  # read(0, ...)
@@ -126,7 +151,7 @@ def send():
     signal.pthread_kill(threading.get_ident(), signal.{name})
 threading.Thread(target=send, daemon=True).start()
 """
-    assert run_prepared(preparation, begun) == (4, f"libxlsr: error: aborted by {name}\n".encode())
+    assert run_prepared(preparation, begun, "verify", "-") == aborted_by(name)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -134,31 +159,133 @@ threading.Thread(target=send, daemon=True).start()
 def test_a_signal_in_a_destructor(name: str, begun: tuple[int, int]) -> None:
     """Python says there that it ignores what the handler raised, and goes on."""
     preparation = f"""
-import signal
-from libxlsr.cli import main
 class Destroyed:
     def __del__(self):
         signal.raise_signal(signal.{name})
-parse = main.parse
-def parse_and_destroy(arguments):
-    Destroyed()
-    return parse(arguments)
-main.parse = parse_and_destroy
+prepare = Destroyed
+{BEFORE_THE_COMMAND}
 """
-    assert run_prepared(preparation, begun) == (4, f"libxlsr: error: aborted by {name}\n".encode())
+    assert run_prepared(preparation, begun, "verify", "-") == aborted_by(name)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_while_a_namedtuple_is_made(name: str, begun: tuple[int, int]) -> None:
+    """Python would end by SIGINT for any KeyboardInterrupt that was raised there."""
+    preparation = f"""
+def prepare():
+    exec("signal.raise_signal(signal.{name})")
+{BEFORE_THE_COMMAND}
+"""
+    assert run_prepared(preparation, begun, "verify", "-") == aborted_by(name)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("where", ["child", "parent"])
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_while_processes_are_made(where: str, name: str, begun: tuple[int, int]) -> None:
+    preparation = (
+        f"os.register_at_fork(after_in_{where}=lambda: os.killpg(os.getpgrp(), signal.{name}))"
+    )
+    command = ["verify", "-j", "2", "-", "/dev/null"]
+    assert run_prepared(preparation, begun, *command, in_its_own_group=True) == aborted_by(name)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "-", "output"],
+        ["convert", "--compact", "-", "output"],
+        ["restore", "--target", "image", "--output", "output", "-"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_as_the_output_begins(command: list[str], begun: tuple[int, int]) -> None:
+    preparation = """
+import tempfile
+mkdtemp = tempfile.mkdtemp
+def then_a_signal(**where):
+    made = mkdtemp(**where)
+    signal.raise_signal(signal.SIGTERM)
+    return made
+tempfile.mkdtemp = then_a_signal
+"""
+    assert run_prepared(preparation, begun, *command) == aborted_by("SIGTERM")
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkdtemp", "os.link"])
+@pytest.mark.usefixtures("not_ignored")
+def test_a_signal_while_a_page_is_written(
+    call: str, begun: tuple[int, int], tmp_path: Path
+) -> None:
+    """It comes too late: the page is there, and so it is said."""
+    (tmp_path / "image").write_bytes(StreamBuilder("pv", pages=2).build())
+    preparation = f"""
+import tempfile
+real = {call}
+def then_a_signal(*arguments, **named):
+    done = real(*arguments, **named)
+    signal.raise_signal(signal.SIGTERM)
+    return done
+{call} = then_a_signal
+"""
+    done = run_prepared(preparation, begun, "inspect", "--html", "page", "image")
+    assert done == (0, "image: described in page\n", "")
+    assert sorted(os.listdir()) == ["image", "page"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["verify", "-"],
+        ["verify", "-j", "2", "-", "whole"],
+        ["inspect", "-"],
+        ["extract", "-", "output"],
+        ["convert", "--compact", "-", "output"],
+        ["restore", "--target", "image", "-"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("hangup_ignored")
+def test_a_signal_that_nohup_ignores(command: list[str], tmp_path: Path) -> None:
+    image = StreamBuilder("pv", pages=64).build()
+    (tmp_path / "whole").write_bytes(image)
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, image[:40000])
+        process = start(command, (read_end, write_end), start_new_session=True)
+        with process:
+            os.killpg(process.pid, signal.SIGHUP)
+            with open(write_end, "wb", closefd=False) as rest:
+                rest.write(image[40000:])
+            os.close(write_end)
+            write_end = -1
+            _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        os.close(read_end)
+        if write_end >= 0:
+            os.close(write_end)
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_the_alarm_of_the_caller_rings(begun: tuple[int, int]) -> None:
+    """It outlives exec(), as in ``perl -e 'alarm 60; exec @ARGV' libxlsr ...``."""
+    assert run_prepared("signal.alarm(1)", begun, "verify", "-") == (-signal.SIGALRM, "", "")
+
+
+def test_the_program_that_a_command_becomes_gets_no_alarm(begun: tuple[int, int]) -> None:
+    preparation = """
+from libxlsr.cli.interrupts import stop_tick
+def become_another(options):
+    stop_tick()
+    os.execv("/bin/sleep", ["sleep", "1"])
+main.run = become_another
+"""
+    assert run_prepared(preparation, begun, "verify", "-") == (0, "", "")
 
 
 def test_the_processes_of_verify_end_with_their_parent(begun: tuple[int, int]) -> None:
     process = start(["verify", "-j", "2", "-", "/dev/null"], begun)
     assert end(process, signal.SIGKILL) == (b"", b"")
-
-
-def test_ctrl_c_before_there_is_a_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(_arguments: list[str]) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(main_module, "parse", interrupted)
-    assert program() == 4
-    assert capsys.readouterr().err == "libxlsr: error: aborted by SIGINT\n"

@@ -261,7 +261,7 @@ def test_nobody_reads_the_output(image: str) -> None:
 
 
 @pytest.fixture
-def waiting() -> Iterator[subprocess.Popen[bytes]]:
+def waiting(not_ignored: None) -> Iterator[subprocess.Popen[bytes]]:
     """The command, with its helper, waiting for the rest of an image."""
     arguments = ["-", "--target", "image", "--json"]
     process = subprocess.Popen(

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
 from libxlsr.cli.signals import run_abortable
-from libxlsr.events import Context
+from libxlsr.errors import Aborted
+from libxlsr.events import Ao, Context
+from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.fake_target import FakeTarget
 from libxlsr.testing.feeding import feed
 
 
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files"),
-        (KeyboardInterrupt("SIGTERM"), "SIGTERM"),
-    ],
-    ids=["no pipe", "a signal meanwhile"],
-)
-def test_where_signals_are_not_caught_all_is_undone(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch, raised: BaseException, said: str
+def test_where_signals_can_not_be_caught_nothing_begins(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pipe2(_flags: int) -> tuple[int, int]:
-        raise raised
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    with feed("file", StreamBuilder("hvm", pages=2).build()) as fd:
-        ao = restore_ao(ctx, fd, FakeTarget(ctx))
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "pipe2", pipe2)
-            with pytest.raises(type(raised), match=said):
-                run_abortable(ctx, ao)
-    assert ao.done
+    def begin() -> Ao[None]:
+        pytest.fail("it began")
+
+    monkeypatch.setattr(os, "pipe2", pipe2)
+    with pytest.raises(OSError, match="Too many open files"):
+        run_abortable(ctx, begin)
+
+
+def test_a_signal_as_it_begins_aborts_it(ctx: Context) -> None:
+    target = FakeTarget(ctx)
+
+    def begin() -> Ao[RestoreResult]:
+        signal.raise_signal(signal.SIGTERM)
+        return restore_ao(ctx, fd, target)
+
+    with (
+        feed("file", StreamBuilder("hvm", pages=2).build()) as fd,
+        pytest.raises(Aborted, match="aborted by SIGTERM"),
+    ):
+        run_abortable(ctx, begin)

@@ -1,0 +1,92 @@
+"""SIGINT, SIGTERM and SIGHUP as an exception that ends a command wherever it is.
+
+Where a loop runs they are an event of it instead (cli/signals.py). One that the caller has ignored,
+as nohup does, stays ignored.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found] # signal itself imports enum
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+NAMES: dict[int, str] = {
+    signal.SIGINT: "SIGINT",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP",
+}
+_TICK = 0.5
+"""Seconds until a signal is noticed that came just before a system call which then waits."""
+
+_lost: list[str] = []
+
+
+class Interrupt(KeyboardInterrupt):
+    """A signal came; ``str()`` of it is the signal's name.
+
+    After a KeyboardInterrupt of no class of its own that left the exec() of a string, which is how
+    a namedtuple is made, Python ends by SIGINT whatever the exit code was to be.
+    """
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise Interrupt for each signal within, in the main thread. Behind it none is heeded.
+
+    Python calls handlers between two of its instructions. A signal that comes behind the last of
+    them and before a system call that waits does not end the call: the tick does. What is raised in
+    a destructor or a weak reference's callback is caught by nobody: the tick raises it again.
+    """
+    for number in NAMES:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
+    if signal.getitimer(signal.ITIMER_REAL)[0] == 0:  # else the caller has set an alarm
+        signal.signal(signal.SIGALRM, _tick)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+    try:
+        yield
+    finally:
+        # One call, and all of them have no effect. Python, as it ends, gives each its own action
+        # back, which is to kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, *NAMES})
+
+
+@contextmanager
+def not_raised() -> Iterator[None]:
+    """Raise nothing for signals within."""
+    before = {
+        number: signal.signal(number, lambda *_: None)
+        for number in NAMES
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_tick() -> None:
+    """Before exec(), which the timer outlives and its handler does not."""
+    if signal.getsignal(signal.SIGALRM) == _tick:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise Interrupt(NAMES[number])
+
+
+def _tick(_number: int, _frame: FrameType | None) -> None:
+    if _lost:
+        raise Interrupt(_lost.pop())
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    if isinstance(what.exc_value, Interrupt):
+        _lost.append(str(what.exc_value))
+    else:
+        sys.__unraisablehook__(what)
