@@ -11,7 +11,7 @@ from libxlsr.contents.description import describe
 from libxlsr.contents.difference import Difference, Side, difference
 from libxlsr.contents.page import page
 from libxlsr.errors import StreamError, TargetError
-from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.source_fd import Source, described, opened
 from libxlsr.operations.staged_file import StagedFile
 from libxlsr.targets.image.small_files import flush, write_file
 from libxlsr.verify.digest import GuestDigest
@@ -64,12 +64,12 @@ def _side(source: Source, digest: GuestDigest) -> Side:
     if not verified.good:
         finding = next(one for one in verified.findings if one.severity.value == "error")
         raise StreamError(
-            f"{finding.message} ({source})", offset=finding.offset, record=finding.record
+            f"{finding.message} ({described(source)})", offset=finding.offset, record=finding.record
         )
     if verified.digest is None:
         finding = next(one for one in verified.findings if one.id in _WITHOUT_DIGEST)
         raise StreamError(
-            f"it can't be compared: {finding.message} ({source})", offset=finding.offset
+            f"it can't be compared: {finding.message} ({described(source)})", offset=finding.offset
         )
     return Side(contents, digest)
 
@@ -77,5 +77,5 @@ def _side(source: Source, digest: GuestDigest) -> Side:
 def _needed(verified: Verified, contents: Collector | None, source: Source) -> Collector:
     if contents is None:
         finding = verified.findings[0]
-        raise StreamError(f"{finding.message} ({source})", offset=finding.offset)
+        raise StreamError(f"{finding.message} ({described(source)})", offset=finding.offset)
     return contents

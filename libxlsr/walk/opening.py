@@ -17,6 +17,7 @@ from libxlsr.walk.source import (
     decompressed_chunks,
     fd_chunks,
     is_seekable,
+    wait_until_readable,
 )
 
 
@@ -64,6 +65,7 @@ def _head(fd: int, seekable: bool) -> bytes:
     try:
         if seekable:
             return os.pread(fd, SIZE, os.lseek(fd, 0, os.SEEK_CUR))
+        wait_until_readable(fd)
         # Exactly so much: what follows may go to a decompressor that reads the fd itself.
         head = b""
         while len(head) < SIZE:

@@ -56,8 +56,11 @@ class Source:
     reads_everything: bool = True
     """Whether bytes that are skipped are read all the same."""
 
-    def read(self, nbytes: int, what: str) -> bytes:
-        """The next ``nbytes``. Raises Truncated, with ``what`` in the message, and TargetError."""
+    def read(self, nbytes: int, what: str, before: int = 0) -> bytes:
+        """The next ``nbytes``. Raises Truncated, with ``what`` in the message, and TargetError.
+
+        ``before``: bytes of it that were read already.
+        """
         raise NotImplementedError
 
     def skip(self, nbytes: int, what: str) -> None:
@@ -86,15 +89,14 @@ class Source:
     def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
         """The next ``nbytes``, in pieces of PIECE (the last one may be shorter), each of which is
         there until the next one is asked for."""
-        while nbytes:
-            piece = self.read(min(nbytes, PIECE), what)
-            nbytes -= len(piece)
-            yield piece
+        for before in range(0, nbytes, PIECE):
+            yield self.read(min(nbytes - before, PIECE), what, before)
 
-    def _truncated(self, got: int, what: str) -> Truncated:
+    def _truncated(self, got: int, what: str, before: int = 0) -> Truncated:
         """The error for an end after ``got`` of the bytes that were wanted."""
-        where = f"{got} bytes into {what}" if got else f"where {what} should begin"
         self.offset += got
+        got += before
+        where = f"{got} bytes into {what}" if got else f"where {what} should begin"
         return Truncated(f"the image ends {where}", offset=self.offset)
 
 
@@ -115,12 +117,12 @@ class FileSource(Source):
         self._ahead = 0  # the kernel has read what lies between ``offset`` and here
         self._scratch = memoryview(bytearray(PIECE if full else 0))
 
-    def read(self, nbytes: int, what: str) -> bytes:
+    def read(self, nbytes: int, what: str, before: int = 0) -> bytes:
         start = self.offset - self._window_start
         if start < 0 or start + nbytes > len(self._window):
             if nbytes > self.size - self.offset:
-                raise self._truncated(max(self.size - self.offset, 0), what)
-            self._fill(nbytes, what)
+                raise self._truncated(max(self.size - self.offset, 0), what, before)
+            self._fill(nbytes, what, before)
             start = 0
         self.offset += nbytes
         return self._window[start : start + nbytes]
@@ -132,19 +134,19 @@ class FileSource(Source):
         if self.reads_everything and nbytes and not self._read_ahead(end):
             self.offset = max(self.offset, min(self._ahead, end))
             while self.offset < end:
-                self._read_piece(min(end - self.offset, PIECE), what)
+                before = self.offset - (end - nbytes)
+                self._read_piece(min(end - self.offset, PIECE), what, before)
         self.offset = end
 
     def pieces(self, nbytes: int, what: str) -> Iterator[bytes | memoryview]:
         if not self.reads_everything:
             yield from super().pieces(nbytes, what)
             return
-        while nbytes:
-            count = min(nbytes, PIECE)
+        for before in range(0, nbytes, PIECE):
+            count = min(nbytes - before, PIECE)
             if count > self.size - self.offset:
-                raise self._truncated(max(self.size - self.offset, 0), what)
-            yield self._read_piece(count, what)
-            nbytes -= count
+                raise self._truncated(max(self.size - self.offset, 0), what, before)
+            yield self._read_piece(count, what, before)
 
     def peek(self, nbytes: int) -> bytes:
         count = min(nbytes, self.size - self.offset)
@@ -152,14 +154,14 @@ class FileSource(Source):
         self.offset -= count
         return data
 
-    def _fill(self, nbytes: int, what: str) -> None:
+    def _fill(self, nbytes: int, what: str, before: int) -> None:
         position = self._base + self.offset
         try:
             data = os.pread(self._fd, max(nbytes, _WINDOW), position)
             while len(data) < nbytes:
                 more = os.pread(self._fd, nbytes - len(data), position + len(data))
                 if not more:  # somebody cut it off while it was read
-                    raise self._truncated(len(data), what)
+                    raise self._truncated(len(data), what, before)
                 data += more
         except OSError as error:
             raise ReadError.of(error) from error
@@ -180,7 +182,7 @@ class FileSource(Source):
             return False
         return True
 
-    def _read_piece(self, nbytes: int, what: str) -> memoryview:
+    def _read_piece(self, nbytes: int, what: str, before: int) -> memoryview:
         """The next ``nbytes``, at most PIECE, in the one buffer for them."""
         got = 0
         while got < nbytes:
@@ -190,7 +192,7 @@ class FileSource(Source):
             except OSError as error:
                 raise ReadError.of(error) from error
             if not count:  # somebody cut it off while it was read
-                raise self._truncated(got, what)
+                raise self._truncated(got, what, before)
             got += count
         self.offset += nbytes
         return self._scratch[:nbytes]
@@ -205,7 +207,7 @@ class FlowSource(Source):
         self._start = 0  # of what is left of the chunk
         self._ended = False
 
-    def read(self, nbytes: int, what: str) -> bytes:
+    def read(self, nbytes: int, what: str, before: int = 0) -> bytes:
         data = self._take(nbytes)
         if len(data) == nbytes:
             return data
@@ -216,7 +218,7 @@ class FlowSource(Source):
             got += len(pieces[-1])
         if got < nbytes:
             self.offset -= got
-            raise self._truncated(got, what)
+            raise self._truncated(got, what, before)
         return b"".join(pieces)
 
     def skip(self, nbytes: int, what: str) -> None:
@@ -255,9 +257,24 @@ class FlowSource(Source):
 
 
 def is_seekable(fd: int) -> bool:
-    """Whether ``fd`` is a regular file or a block device."""
+    """Whether ``fd`` is a regular file or a block device, and says how long it is."""
     mode = os.fstat(fd).st_mode
-    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        return False
+    try:
+        here = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, 0, os.SEEK_END)
+        os.lseek(fd, here, os.SEEK_SET)
+    except OSError:  # much of /proc
+        return False
+    return True
+
+
+def wait_until_readable(fd: int) -> None:
+    """Wait until a read of ``fd`` would not; of a named pipe, until somebody writes into it."""
+    waiting = select.poll()  # select() takes no fd beyond 1,023
+    waiting.register(fd, select.POLLIN)
+    waiting.poll()
 
 
 def fd_chunks(fd: int, most: int = _FLOW) -> Callable[[], bytes]:
@@ -268,7 +285,7 @@ def fd_chunks(fd: int, most: int = _FLOW) -> Callable[[], bytes]:
             try:
                 return os.read(fd, most)
             except BlockingIOError:  # whoever made the pipe set O_NONBLOCK, for all its users
-                select.select([fd], [], [])
+                wait_until_readable(fd)
             except OSError as error:
                 raise ReadError.of(error) from error
 

@@ -77,6 +77,16 @@ def test_a_damaged_image_is_a_stream_error(run_async: Run, tmp_path: Path) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["guest.save"]
 
 
+def test_a_named_pipe_that_nobody_writes_into_holds_nothing_up(
+    run_async: Run, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    output = tmp_path / "guest"
+    with pytest.raises(TimedOut, match=r"not done within 0\.1 s"):
+        run_async(aio.restore(tmp_path / "pipe", target="image", output=output, deadline=0.1))
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_wrong_options_are_refused_at_once(run_async: Run, image: Path) -> None:
     with pytest.raises(UsageError, match="output directory"):
         run_async(aio.restore(image, target="image"))

@@ -108,6 +108,14 @@ def test_what_can_not_be_read_is_named(good: str, capsys: pytest.CaptureFixture[
         assert f"can't read {bad_sector}: read failed: Input/output error" in said.out + said.err
 
 
+def test_a_file_that_says_no_length(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As much of /proc, it looks like an empty regular file and can't be sought to its end."""
+    assert main(["verify", "/proc/self/status", good]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("/proc/self/status: error: at offset 0x0: this is no Xen image")
+    assert f"{good}: good; structure checked, pages not read (--full reads them)" in lines
+
+
 def test_what_follows_compressed_data_is_behind_the_image(
     good: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

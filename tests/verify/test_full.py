@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from libxlsr.errors import TargetError
+from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_L1TAB
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.verify.verifier import verify
-from tests.verify.verify_images import verify_bytes
+from tests.verify.verify_images import verify_bytes, verify_through_pipe
 
 PAGES = 3000
 IMAGES = {
@@ -143,4 +144,18 @@ def test_an_image_cut_off_while_it_is_read(
 @pytest.mark.parametrize("guest", sorted(IMAGES))
 def test_a_short_image_is_short_in_either_way(guest: str, size: int) -> None:
     data = IMAGES[guest].build()[:-size]
-    assert verify_bytes(data).findings == verify_bytes(data, full=True).findings != ()
+    findings = verify_bytes(data).findings
+    assert findings != ()
+    assert verify_bytes(data, full=True).findings == findings
+    assert verify_bytes(data, digest=True).findings == findings
+    assert verify_through_pipe(data, digest=True).findings == findings
+
+
+def test_where_in_a_records_pages_an_image_ends_counts_from_their_first() -> None:
+    builder = StreamBuilder("pv", pages=200, batch=200)
+    data = builder.build()
+    record = builder.find(RecordType.PAGE_DATA)
+    cut = data[: builder.offset_of(record) + 8 + 8 + 200 * 8 + 300_000]
+    for options in ({}, {"full": True}, {"digest": True}):
+        for verified in (verify_bytes(cut, **options), verify_through_pipe(cut, **options)):
+            assert "300000 bytes into the pages of PAGE_DATA" in verified.findings[-1].message
