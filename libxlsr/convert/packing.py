@@ -68,8 +68,11 @@ def _compressor(codec: str, raw: BinaryIO) -> Iterator[Writer]:
                 remedy="pip install 'libxlsr[zstd]', or choose gzip or xz",
             ) from error
         compressor = zstandard.ZstdCompressor(level=3, write_checksum=True, threads=-1)
-        with compressor.stream_writer(raw, closefd=False) as zstd_file:
-            yield zstd_file
+        try:
+            with compressor.stream_writer(raw, closefd=False) as zstd_file:
+                yield zstd_file
+        except zstandard.ZstdError as error:  # nothing else goes wrong with compressing
+            raise MemoryError(str(error)) from error
 
 
 def copy(fd: int, position: int, nbytes: int, writer: Writer) -> None:

@@ -235,7 +235,8 @@ class _Indexed:
         try:
             self._clean_up()
         except OSError as undo_error:
-            error.later.append(
+            shown = self._ao.aborting or error
+            shown.later.append(
                 TargetError.from_oserror(undo_error, "can't remove the staging directory")
             )
         self._ao.fail(error)

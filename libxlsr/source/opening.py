@@ -149,6 +149,7 @@ class Opening:
                 f"the stream ends {result.nbytes} bytes into the {result.what}",
                 offset=offset + result.nbytes,
                 remedy="the image is truncated or empty: get a whole copy of it",
+                at_end=True,
             )
         return result.data
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from libxlsr.errors import TargetError
 from libxlsr.targets.image.small_files import flush, json_bytes, write_file
@@ -35,6 +35,14 @@ class StagedOutput:
                 error, f"can't make the output in {final.parent}", call="mkdir"
             ) from error
         self.path = Path(made)
+        try:
+            # What `discard` needs, should there be no more to be had by then.
+            self._reserve = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            os.rmdir(self.path)
+            raise TargetError.from_oserror(
+                error, f"can't make the output in {final.parent}", call="open"
+            ) from error
         self._written: set[str] = set()
 
     def write(self, name: str, data: bytes) -> None:
@@ -64,6 +72,7 @@ class StagedOutput:
             os.rename(self.path, self.final)
             self.path = self.final  # a failure from here on has to remove it there
             flush(self.final.parent)
+            self._give_up_reserve()
         except OSError as error:
             raise TargetError.from_oserror(
                 error, f"can't finish the output {self.final}", call="rename"
@@ -71,7 +80,25 @@ class StagedOutput:
 
     def discard(self) -> None:
         """Remove everything. Raises OSError for what can't be removed."""
-        shutil.rmtree(self.path)
+        self._give_up_reserve()
+        _remove_tree(self.path)
+
+    def _give_up_reserve(self) -> None:
+        if self._reserve >= 0:
+            fd, self._reserve = self._reserve, -1
+            os.close(fd)
+
+
+def _remove_tree(path: Path) -> None:
+    """As shutil.rmtree, which needs two fds for each level where this needs one."""
+
+    def failed(error: OSError) -> NoReturn:
+        raise error
+
+    for directory, _names, files in os.walk(path, topdown=False, onerror=failed):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+        os.rmdir(directory)
 
 
 def _check_absent(path: Path) -> None:

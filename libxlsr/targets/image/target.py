@@ -149,9 +149,7 @@ class ImageTarget:
                 try:
                     staged.discard()
                 except OSError as error:
-                    raise TargetError.from_oserror(
-                        error, f"can't remove {staged.path}", call="rmtree"
-                    ) from error
+                    raise TargetError.from_oserror(error, f"can't remove {staged.path}") from error
 
         self._at_once(rollback, done)
 
