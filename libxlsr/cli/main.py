@@ -12,10 +12,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import libxlsr
-from libxlsr.cli.report import OutputError, Report, printing
+from libxlsr.cli.report import OutputError, Report, one_line, printing
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 
 EXIT_CODES = """\
@@ -44,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """What the command line asks for, with what its command needs imported."""
-    return _parser(arguments).parse_args(arguments)
+    try:
+        return _parser(arguments).parse_args(arguments)
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(Aborted.exit_code)
+    except OutputError as error:
+        sys.exit(_output_lost(error))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,19 +64,22 @@ def run(options: argparse.Namespace) -> int:
         except LibxlsrError as error:
             code = error.exit_code
             report.error(error)
+        except MemoryError:
+            code = TargetError.exit_code
+            report.error(TargetError("out of memory"))
+        except (OutputError, BrokenPipeError):
+            raise
+        except OSError as error:  # what is expected to fail says itself what it was
+            code = TargetError.exit_code
+            report.error(TargetError.from_oserror(error, "the system refused a call"))
         except KeyboardInterrupt as interrupt:  # where it is no event of a loop (cli/signals.py)
             report.error(Aborted(f"aborted by {str(interrupt) or 'SIGINT'}"))
         with printing():
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone
         _drop_output()
-    except OSError as error:
-        # What is expected to fail says itself what it was; this is the rest, printing above all.
-        lost = isinstance(error, OutputError)
-        doing = "can't write to standard output" if lost else "the system refused a call"
-        _drop_output()
-        Report(json=False).error(TargetError.from_oserror(error, doing))
-        return TargetError.exit_code
+    except OutputError as error:
+        return _output_lost(error)
     return code
 
 
@@ -78,23 +88,49 @@ class _Formatter(argparse.HelpFormatter):
     arguments, and the decompressors with it."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        columns = os.environ.get("COLUMNS", "")
-        try:
-            width = int(columns) if columns.isdigit() else os.get_terminal_size().columns
-        except OSError:  # no terminal
-            width = 80
-        super().__init__(prog, **{"width": max(width, 20) - 2, **options})
+        super().__init__(prog, **{"width": max(_columns(), 20) - 2, **options})
 
 
 class _RawFormatter(_Formatter, argparse.RawDescriptionHelpFormatter):
     """The same, and leaves the lines of descriptions as they are."""
 
 
-class _CommandParser(argparse.ArgumentParser):
-    """A command's parser."""
+class _Parser(argparse.ArgumentParser):
+    """The program's, and a command's."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Where standard output can't be written, argparse itself says nothing."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        with printing():
+            file.write(message)
+            file.flush()
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
+def _output_lost(error: OutputError) -> int:
+    """Say that standard output can't be written; the exit code."""
+    _drop_output()
+    Report(json=False).error(TargetError.from_oserror(error, "can't write to standard output"))
+    return TargetError.exit_code
+
+
+def _columns() -> int:
+    """The terminal's width."""
+    with suppress(ValueError):
+        columns = int(os.environ.get("COLUMNS", ""))
+        if columns > 0:
+            return columns
+    try:
+        return os.get_terminal_size().columns
+    except OSError:  # no terminal
+        return 80
 
 
 def _drop_output() -> None:
@@ -109,7 +145,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     Each command brings what it needs: half of a short command's time would go into the others'.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="libxlsr",
         description="Reads a Xen guest's saved or migrating image.",
         epilog=EXIT_CODES,
@@ -122,7 +158,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         metavar="COMMAND",
         required=True,
         prog=parser.prog,
-        parser_class=_CommandParser,
+        parser_class=_Parser,
     )
     first = arguments[0] if arguments else None
     modules = [] if first == "--version" else list(_COMMANDS.values())

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from libxlsr.cli import interrupts
-from libxlsr.errors import Aborted
+from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import READ, Ao, Context
 from libxlsr.operations.waiting import wait
 
@@ -45,7 +45,10 @@ def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
                 on_signal(interrupts.NAMES[number])
 
     with ExitStack() as stack:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise TargetError.from_oserror(error, "can't wait for signals", call="pipe") from error
         stack.callback(os.close, write_end)
         stack.callback(os.close, read_end)
         event = ctx.watch_fd(read_end, READ, readable, what="signals")

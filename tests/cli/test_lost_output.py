@@ -106,3 +106,23 @@ def test_the_exit_code_says_an_error_that_nothing_else_can(image: str, code: int
 def test_a_good_image_that_nothing_can_be_said_of() -> None:
     with open("/dev/full", "wb") as full:
         assert run(["verify", "image"], full.fileno(), full.fileno()).returncode == 3
+
+
+HELP = [["--help"], ["--version"], ["verify", "--help"]]
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_that_finds_no_space(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run(command, full.fileno())
+    assert done.returncode == 3
+    assert done.stderr == (
+        "libxlsr: error: can't write to standard output: No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_that_nobody_reads(command: list[str]) -> None:
+    with closed_pipe() as stdout:
+        done = run(command, stdout)
+    assert (done.returncode, done.stderr) == (4, "")

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from libxlsr.cli.signals import run_abortable
-from libxlsr.errors import Aborted
+from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao, Context
 from libxlsr.operations.progress import RestoreResult
 from libxlsr.operations.restore import restore_ao
@@ -28,7 +28,7 @@ def test_where_signals_can_not_be_caught_nothing_begins(
         pytest.fail("it began")
 
     monkeypatch.setattr(os, "pipe2", pipe2)
-    with pytest.raises(OSError, match="Too many open files"):
+    with pytest.raises(TargetError, match="pipe failed: Too many open files"):
         run_abortable(ctx, begin)
 
 
