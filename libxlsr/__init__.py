@@ -11,10 +11,10 @@ On an event loop of your own: `Context`, `restore_ao` and a target. See docs/arc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing has it, which takes long to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from libxlsr.errors import (
         Aborted,
         BackendUnavailable,
@@ -96,6 +96,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # here, for the command line to start soon
+
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from libxlsr.cli.arguments import image_source, output_file
-from libxlsr.cli.interrupts import not_raised
+from libxlsr.cli.interrupts import NotRaised
 from libxlsr.cli.report import Report
 from libxlsr.contents.guest_state import flattened
 from libxlsr.contents.qemu_description import described_devices
@@ -59,7 +59,7 @@ def inspect(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     description = inspect_image(image_source(options.image), full=options.full)
     if options.html is not None:
-        with not_raised():  # between the page and the end that says so
+        with NotRaised():  # between the page and the end that says so
             write_page(description, options.html)
     if report.json:
         report.event("inspected", **description)

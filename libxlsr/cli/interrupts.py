@@ -2,15 +2,19 @@
 
 Where a loop runs they are an event of it instead (cli/signals.py). One that the caller has ignored,
 as nohup does, stays ignored.
+
+As little as can be is imported here: until then Ctrl-C is answered by Python, with a traceback.
 """
 
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found] # signal itself imports enum
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+
+TYPE_CHECKING = False  # as typing has it
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
 
 NAMES: dict[int, str] = {
     signal.SIGINT: "SIGINT",
@@ -31,9 +35,8 @@ class Interrupt(KeyboardInterrupt):
     """
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise Interrupt for each signal within, in the main thread. Behind it none is heeded.
+def raise_interrupts() -> None:
+    """Raise Interrupt for each signal from here on, in the main thread.
 
     Python calls handlers between two of its instructions. A signal that comes behind the last of
     them and before a system call that waits does not end the call: the tick does. What is raised in
@@ -47,26 +50,25 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGALRM, _tick)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
-    try:
-        yield
-    finally:
-        # One call, and all of them have no effect. Python, as it ends, gives each its own action
-        # back, which is to kill.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, *NAMES})
 
 
-@contextmanager
-def not_raised() -> Iterator[None]:
-    """Raise nothing for signals within."""
-    before = {
-        number: signal.signal(number, lambda *_: None)
-        for number in NAMES
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+def ignore_interrupts() -> None:
+    """Heed no signal any more. Python, as it ends, gives each its own action back: to kill."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, *NAMES})
+
+
+class NotRaised:
+    """Raises nothing for signals within."""
+
+    def __enter__(self) -> None:
+        self._before: dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None)
+            for number in NAMES
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found] # signal itself imports enum
 import gc
 import io
 import os
 import sys
 
-from libxlsr.cli.interrupts import Interrupt, interruptible
+from libxlsr.cli.interrupts import Interrupt, ignore_interrupts, raise_interrupts
 
 
 def program() -> int:
     """Run the command line that the program was called with; returns the exit code."""
-    _open_standard_streams()
+    raise_interrupts()
     try:
-        with interruptible():
+        try:
+            _open_standard_streams()
+            _have_children_wait()
             return _run()
-    except Interrupt as interrupt:  # before there is a command, which would have said so
+        finally:
+            ignore_interrupts()
+    # Before there is a command, which would have said so.
+    except Interrupt as interrupt:
         print(f"libxlsr: error: aborted by {interrupt}", file=sys.stderr)
         return 4
+    except MemoryError:
+        print("libxlsr: error: out of memory", file=sys.stderr)
+        return 3
 
 
 def _run() -> int:
@@ -33,6 +42,11 @@ def _run() -> int:
     finally:
         gc.enable()
     return run(options)
+
+
+def _have_children_wait() -> None:
+    """Where the caller has SIGCHLD ignored, the kernel forgets how children ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _open_standard_streams() -> None:

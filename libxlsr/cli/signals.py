@@ -55,5 +55,5 @@ def caught(ctx: Context, on_signal: Callable[[str], None]) -> Iterator[None]:
         stack.callback(event.deregister)
         previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         stack.callback(signal.set_wakeup_fd, previous_fd)
-        stack.enter_context(interrupts.not_raised())
+        stack.enter_context(interrupts.NotRaised())
         yield

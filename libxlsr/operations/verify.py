@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Union
 
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.operations.source_fd import Source, opened
+from libxlsr.operations.source_fd import Source, described, opened
 from libxlsr.verify.verifier import Verified
 from libxlsr.verify.verifier import verify as verify_fd
 
@@ -35,38 +35,28 @@ def verify_many(
 
     Whatever ends it early, be it this process's death, ends the processes that verify.
     """
+
+    def outcome(source: Source) -> Outcome:
+        try:
+            return verify(source, full=full, digest=digest, expected=expected)
+        except LibxlsrError as error:
+            return error
+        except MemoryError:
+            return TargetError("out of memory")
+        except OSError as error:  # what is expected to fail says itself what it was
+            return TargetError.from_oserror(error, "the system refused a call")
+
     if jobs <= 1 or len(sources) <= 1:
         for source in sources:
-            yield source, _outcome(source, full, digest, expected)
+            yield source, outcome(source)
         return
-    # Only here, as they take longer to import than a short image to verify.
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+    # Only here, as it takes longer to import than a short image to verify.
+    from libxlsr.operations.forked_calls import forked_calls
 
-    from libxlsr.operations.lifeline import Lifeline
-
-    workers = min(jobs, len(sources))
-    context = get_context("fork")
-    with (
-        closing(Lifeline()) as lifeline,
-        ProcessPoolExecutor(workers, context, lifeline.hold) as pool,
-    ):
-        try:
-            with lifeline.forking():
-                futures = [pool.submit(_outcome, one, full, digest, expected) for one in sources]
-            for source, future in zip(sources, futures):
-                try:
-                    yield source, future.result()
-                except BrokenProcessPool:
-                    yield source, TargetError("the process that verified it was killed")
-        except BaseException:
-            lifeline.cut()  # or the pool would wait until all is verified
-            raise
+    with closing(forked_calls(outcome, sources, jobs)) as outcomes:
+        for source, found in zip(sources, outcomes):
+            yield source, found or _no_verdict(source)
 
 
-def _outcome(source: Source, full: bool, digest: bool, expected: str) -> Outcome:
-    try:
-        return verify(source, full=full, digest=digest, expected=expected)
-    except LibxlsrError as error:
-        return error
+def _no_verdict(source: Source) -> TargetError:
+    return TargetError(f"the process that verified {described(source)} ended without a verdict")

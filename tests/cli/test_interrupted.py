@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import libxlsr
 from libxlsr.testing.builder import StreamBuilder
 
 PATIENCE = 120.0
@@ -268,6 +269,29 @@ def test_a_signal_that_nohup_ignores(command: list[str], tmp_path: Path) -> None
         if write_end >= 0:
             os.close(write_end)
     assert (process.returncode, err) == (0, b"")
+
+
+def test_a_caller_that_ignores_sigchld(tmp_path: Path, begun: tuple[int, int]) -> None:
+    """Children's exit codes would be lost."""
+    (tmp_path / "image").write_bytes(StreamBuilder("pv", pages=2).build())
+    preparation = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    code, _, err = run_prepared(preparation, begun, "extract", "image", "output")
+    assert (code, err) == (0, "")
+
+
+def test_little_is_imported_before_signals_are_answered() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+from libxlsr.cli import interrupts
+print(*(set(sys.modules) - before))
+"""
+    # -S: without what installed packages import as Python starts
+    command = [sys.executable, "-S", "-c", code]
+    env = {"PYTHONPATH": str(Path(libxlsr.__file__).parents[1])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    own = {"libxlsr", "libxlsr.cli", "libxlsr.cli.interrupts"}
+    assert set(done.stdout.split()) <= own | {"__future__", "_signal"}
 
 
 def test_the_alarm_of_the_caller_rings(begun: tuple[int, int]) -> None:
