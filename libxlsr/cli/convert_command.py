@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import Any
 
-from libxlsr.cli import signals
+from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import image_source, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
@@ -73,7 +73,7 @@ def convert(options: argparse.Namespace, report: Report) -> int:
                 legacy=options.legacy,
             ),
         )
-    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+    with contextlib.suppress(BrokenPipeError, interrupts.Interrupt):  # what was done stays done
         _say(written, before, options, report)
     return 0
 

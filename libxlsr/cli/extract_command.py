@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from libxlsr.cli import signals
+from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import address_range, image_source, number, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
@@ -81,7 +81,7 @@ def extract(options: argparse.Namespace, report: Report) -> int:
         source = image_source(options.image)
         with opened(source) as fd:
             written = _run(fd, not isinstance(source, int), options, request, report)
-    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+    with contextlib.suppress(BrokenPipeError, interrupts.Interrupt):  # what was done stays done
         _say(written, options, report)
     return 0
 

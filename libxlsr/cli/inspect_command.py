@@ -59,7 +59,7 @@ def inspect(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     description = inspect_image(image_source(options.image), full=options.full)
     if options.html is not None:
-        with NotRaised():  # between the page and the end that says so
+        with NotRaised():  # the page is there or is not, and nothing beside it
             write_page(description, options.html)
     if report.json:
         report.event("inspected", **description)

@@ -24,15 +24,19 @@ NAMES: dict[int, str] = {
 _TICK = 0.5
 """Seconds until a signal is noticed that came just before a system call which then waits."""
 
-_lost: list[str] = []
+_lost: list[int] = []
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal came; ``str()`` of it is the signal's name.
+    """The signal ``number`` came; ``str()`` is its name.
 
     After a KeyboardInterrupt of no class of its own that left the exec() of a string, which is how
     a namedtuple is made, Python ends by SIGINT whatever the exit code was to be.
     """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(NAMES[number])
+        self.number = number
 
 
 def raise_interrupts() -> None:
@@ -40,7 +44,7 @@ def raise_interrupts() -> None:
 
     Python calls handlers between two of its instructions. A signal that comes behind the last of
     them and before a system call that waits does not end the call: the tick does. What is raised in
-    a destructor or a weak reference's callback is caught by nobody: the tick raises it again.
+    a destructor or a weak reference's callback is caught by nobody: the tick sends it again.
     """
     for number in NAMES:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -79,16 +83,16 @@ def stop_tick() -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise Interrupt(NAMES[number])
+    raise Interrupt(number)
 
 
 def _tick(_number: int, _frame: FrameType | None) -> None:
     if _lost:
-        raise Interrupt(_lost.pop())
+        signal.raise_signal(_lost.pop())  # for the handler that is in force by now
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:
     if isinstance(what.exc_value, Interrupt):
-        _lost.append(str(what.exc_value))
+        _lost.append(what.exc_value.number)
     else:
         sys.__unraisablehook__(what)

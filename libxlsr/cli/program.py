@@ -23,11 +23,18 @@ def program() -> int:
             ignore_interrupts()
     # Before there is a command, which would have said so.
     except Interrupt as interrupt:
-        print(f"libxlsr: error: aborted by {interrupt}", file=sys.stderr)
+        _say(f"aborted by {interrupt}")
         return 4
     except MemoryError:
-        print("libxlsr: error: out of memory", file=sys.stderr)
+        _say("out of memory")
         return 3
+
+
+def _say(error: str) -> None:
+    from contextlib import suppress  # here, as it takes a moment to import
+
+    with suppress(OSError):  # the exit code says it
+        print(f"libxlsr: error: {error}", file=sys.stderr)
 
 
 def _run() -> int:

@@ -155,7 +155,7 @@ def restore(options: argparse.Namespace, report: Report) -> int:
                 trace=_log_transition if options.verbose > 1 else None,
             ),
         )
-    with contextlib.suppress(BrokenPipeError):  # what was done stays done
+    with contextlib.suppress(BrokenPipeError, interrupts.Interrupt):  # what was done stays done
         _say(result, choice, report)
         sys.stdout.flush()
     if console is not None:

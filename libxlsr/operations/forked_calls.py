@@ -6,6 +6,7 @@ Not by concurrent.futures: where it can't start its thread, it waits for ever.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection, Pipe, wait
@@ -22,9 +23,9 @@ def forked_calls(
 ) -> Generator[T | None, None, None]:
     """What ``function`` returns for each of ``arguments``, in their order, ``number`` at a time.
 
-    None where the process ends without a result: it was killed, ``function`` raised something, or
-    there was no thread to be had. Raises OSError where no process can be made. Whatever ends it
-    early, be it this process's death, ends all of them.
+    None where the process ends without a result: it was killed, had no thread, or ``function``
+    raised something (a traceback on standard error says what). Raises OSError where no process can
+    be made. Whatever ends it early, be it this process's death, ends all of them.
     """
     results: dict[int, T | None] = {}
     running: dict[Connection, tuple[int, int]] = {}
@@ -42,9 +43,10 @@ def forked_calls(
                                 _call(lifeline, to_parent, function, arguments[index])
                             running[result] = index, pid
                     for result in cast("list[Connection]", wait(list(running))):
-                        index, pid = running.pop(result)
+                        index, pid = running[result]
                         results[index] = _received(result)
                         _reap(pid)
+                        del running[result]
                 yield results.pop(wanted)
         finally:
             lifeline.cut()
@@ -70,5 +72,7 @@ def _call(
     try:
         lifeline.hold()
         to_parent.send(function(argument))
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(0)

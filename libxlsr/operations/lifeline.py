@@ -26,8 +26,10 @@ class Lifeline:
     def forking(self) -> Iterator[None]:
         """In the parent, round its forks: signals wait, or one would call the parent's handlers in
         a child that has not got hold of the line yet."""
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            # Within: it lets those that have come be handled, when all are blocked already.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

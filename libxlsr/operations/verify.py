@@ -33,7 +33,8 @@ def verify_many(
 ) -> Generator[tuple[Source, Outcome], None, None]:
     """Verify each image, ``jobs`` of them at a time; what came of each, in their order.
 
-    Whatever ends it early, be it this process's death, ends the processes that verify.
+    Whatever ends it early, be it this process's death, ends the processes that verify. Raises
+    TargetError where none can be started.
     """
 
     def outcome(source: Source) -> Outcome:
@@ -53,9 +54,12 @@ def verify_many(
     # Only here, as it takes longer to import than a short image to verify.
     from libxlsr.operations.forked_calls import forked_calls
 
-    with closing(forked_calls(outcome, sources, jobs)) as outcomes:
-        for source, found in zip(sources, outcomes):
-            yield source, found or _no_verdict(source)
+    try:
+        with closing(forked_calls(outcome, sources, jobs)) as outcomes:
+            for source, found in zip(sources, outcomes):
+                yield source, found or _no_verdict(source)
+    except OSError as error:
+        raise TargetError.from_oserror(error, "can't start a process that verifies") from error
 
 
 def _no_verdict(source: Source) -> TargetError:

@@ -139,6 +139,7 @@ main.parse = prepared_parse
 """
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="looks for read() by its number")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.usefixtures("not_ignored")
 def test_a_signal_just_before_the_call_that_waits(name: str, begun: tuple[int, int]) -> None:
@@ -214,6 +215,41 @@ tempfile.mkdtemp = then_a_signal
 """
     assert run_prepared(preparation, begun, *command) == aborted_by("SIGTERM")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "--compact", "image", "output"],
+        ["restore", "--target", "image", "--output", "output", "image"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("not_ignored")
+def test_a_lost_signal_that_the_tick_finds_as_the_output_begins(
+    command: list[str], begun: tuple[int, int], tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(StreamBuilder("pv", pages=2).build())
+    preparation = """
+import tempfile, time
+class Destroyed:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+mkdtemp = tempfile.mkdtemp
+def take_long(**where):
+    made = mkdtemp(**where)
+    time.sleep(1)
+    return made
+tempfile.mkdtemp = take_long
+from libxlsr.cli import signals
+run_abortable = signals.run_abortable
+def lose_one_before(ctx, begin):
+    Destroyed()
+    return run_abortable(ctx, begin)
+signals.run_abortable = lose_one_before
+"""
+    assert run_prepared(preparation, begun, *command) == aborted_by("SIGTERM")
+    assert os.listdir() == ["image"]
 
 
 @pytest.mark.parametrize("call", ["tempfile.mkdtemp", "os.link"])

@@ -49,6 +49,14 @@ def test_one_that_is_killed_has_no_result() -> None:
     assert list(forked_calls(kill_the_second, range(4), 2)) == [0, None, 2, 3]
 
 
+def test_what_a_function_raises_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(_number: int) -> int:
+        raise AssertionError("a fault of ours")
+
+    assert list(forked_calls(fail, [1], 2)) == [None]
+    assert "AssertionError: a fault of ours" in capfd.readouterr().err
+
+
 def test_without_threads_there_is_no_result_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
