@@ -27,7 +27,7 @@ def run_abortable(ctx: Context, begin: Callable[[], Ao[T]]) -> T:
     with caught(ctx, lambda name: ao.abort(Aborted(f"aborted by {name}"))):
         ao = begin()
         try:
-            return wait(ctx, ao)
+            return wait(ctx, lambda: ao)
         except BrokenPipeError:
             try:
                 return ao.result()  # it was done already

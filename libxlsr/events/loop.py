@@ -15,6 +15,7 @@ from typing import Callable
 
 from libxlsr.errors import TargetError
 from libxlsr.events.context import Context, Prepared
+from libxlsr.events.signal_handlers import HeldHandlers
 
 FD_SETSIZE = 1024  # select(2): glibc's fd_set ends here, whatever RLIMIT_NOFILE says
 
@@ -89,15 +90,21 @@ def _is_open(fd: int) -> bool:
 def run(ctx: Context, until: Callable[[], bool]) -> None:
     """Run the loop until ``until()``, which is asked before each wait, is true.
 
-    Raises what a callback raises; the loop can be entered again after that. Raises RuntimeError
-    when there is nothing left to wait for, because waiting would then last forever, and when it is
-    called inside a frame or a callback.
+    Raises what a callback raises; the loop can be entered again after that. What a signal's handler
+    raises comes while it waits, or between two rounds. Raises RuntimeError when there is nothing
+    left to wait for, because waiting would then last forever, and when it is called inside a frame
+    or a callback.
     """
     if ctx.entered:
         raise RuntimeError("run() inside a frame or a callback: callbacks never nest")
-    with Waiter() as waiter:
+    with HeldHandlers() as handlers, Waiter() as waiter:
         while not until():
             prepared = ctx.prepare()
             if not prepared.fds and prepared.timeout is None:
                 raise RuntimeError("nothing is left to wait for: no fd, no timer, no callback")
-            ctx.dispatch(waiter.wait(prepared))
+            handlers.release()
+            try:
+                ready = waiter.wait(prepared)
+            finally:
+                handlers.hold()
+            ctx.dispatch(ready)

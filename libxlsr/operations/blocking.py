@@ -47,17 +47,19 @@ def restore(
     chosen = choose(target).target
     place = make_target(ctx, chosen, None if output is None else Path(output), xen)
     with opened(source) as fd:
-        ao = restore_ao(
+        return wait(
             ctx,
-            fd,
-            place,
-            on_progress=on_progress,
-            deadline=deadline,
-            timeouts=timeouts,
-            legacy=legacy,
-            to_eof=not isinstance(source, int),
+            lambda: restore_ao(
+                ctx,
+                fd,
+                place,
+                on_progress=on_progress,
+                deadline=deadline,
+                timeouts=timeouts,
+                legacy=legacy,
+                to_eof=not isinstance(source, int),
+            ),
         )
-        return wait(ctx, ao)
 
 
 def make_target(ctx: Context, name: str, output: Path | None, xen: XenOptions | None) -> Target:

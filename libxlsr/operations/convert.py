@@ -74,15 +74,17 @@ def convert(
     """
     ctx = Context()
     with opened(source) as fd:
-        ao = convert_ao(
+        return wait(
             ctx,
-            fd,
-            Path(output),
-            compact=compact,
-            codec=codec,
-            legacy=legacy,
-            deadline=deadline,
-            on_progress=on_progress,
-            to_eof=not isinstance(source, int),
+            lambda: convert_ao(
+                ctx,
+                fd,
+                Path(output),
+                compact=compact,
+                codec=codec,
+                legacy=legacy,
+                deadline=deadline,
+                on_progress=on_progress,
+                to_eof=not isinstance(source, int),
+            ),
         )
-        return wait(ctx, ao)

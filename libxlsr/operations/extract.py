@@ -74,14 +74,14 @@ def extract(
     if directory is not None and directory.is_dir():
         return wait(
             ctx,
-            extract_ao(
+            lambda: extract_ao(
                 ctx, directory, Path(output), request, deadline=deadline, on_progress=on_progress
             ),
         )
     with opened(source) as fd:
         return wait(
             ctx,
-            extract_ao(
+            lambda: extract_ao(
                 ctx,
                 fd,
                 Path(output),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Ao, Context, run
+from libxlsr.events.signal_handlers import HeldHandlers
 
 T = TypeVar("T")
 
@@ -17,20 +19,23 @@ RAISED_MAX = 100
 that raises in each round must not make it endless."""
 
 
-def wait(ctx: Context, ao: Ao[T]) -> T:
-    """Run the loop until ``ao`` is done; its result. Raises its error.
+def wait(ctx: Context, begin: Callable[[], Ao[T]]) -> T:
+    """Run the loop until what ``begin`` starts is done; its result. Raises its error.
 
     An exception that ends the loop, such as KeyboardInterrupt or one of the progress callback,
     aborts it first, so that everything is done or undone when it gets on. Whatever is raised
     meanwhile is only logged, and the callback is told no more. In a child that a callback has
     forked nothing is undone: all of it is its parent's.
     """
-    try:
-        run(ctx, lambda: ao.done)
-    except BaseException:
-        if not ctx.forked:
-            _undo(ctx, ao)
-        raise
+    with HeldHandlers() as handlers:
+        ao = begin()
+        try:
+            handlers.release()
+            run(ctx, lambda: ao.done)
+        except BaseException:
+            if not ctx.forked:
+                _undo(ctx, ao)
+            raise
     return ao.result()
 
 

@@ -61,7 +61,7 @@ def test_the_target_rolls_back(ctx: Context, image: Path) -> None:
     with open(image, "rb") as file:
         ao = restore_ao(ctx, file.fileno(), target, on_progress=AlwaysRaises())
         with pytest.raises(Raised):
-            wait(ctx, ao)
+            wait(ctx, lambda: ao)
     assert ao.done
     assert target.calls[-1] == "rollback"
 
@@ -90,7 +90,7 @@ def test_a_ctrl_c_while_it_is_undone_does_not_end_that(
 ) -> None:
     undoing = Undoing(ctx, 3)
     with pytest.raises(Raised):
-        wait(ctx, undoing.ao)
+        wait(ctx, lambda: undoing.ao)
     assert undoing.ao.done
     said = [record.getMessage() for record in caplog.records]
     assert said == ["while an operation was undone: KeyboardInterrupt()"] * 3 + [
@@ -103,7 +103,7 @@ def test_undoing_that_raises_for_ever_has_an_end(
 ) -> None:
     undoing = Undoing(ctx, 2 * waiting.RAISED_MAX)
     with caplog.at_level(logging.ERROR), pytest.raises(Raised):
-        wait(ctx, undoing.ao)
+        wait(ctx, lambda: undoing.ao)
     assert [record.getMessage() for record in caplog.records] == [
         "an operation was not undone to its end"
     ]
