@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -12,13 +13,15 @@ class HeldHandlers:
 
     Python calls a handler between any two instructions, in the midst of a callback of the loop too,
     and most of them raise (KeyboardInterrupt): what the callback was to go on with would then never
-    come. In a thread that is not the main one no handler is called, and nothing is done.
+    come. In a thread that is not the main one no handler is called, and nothing is done. A child
+    that a callback forks has its handlers called at once.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
         self._came: list[int] = []
         self._held = False
+        self._pid = os.getpid()
 
     def __enter__(self) -> HeldHandlers:
         self._held = True
@@ -53,7 +56,7 @@ class HeldHandlers:
         self._held = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
+        if self._held and os.getpid() == self._pid:
             self._came.append(number)
         else:
             self._handlers[number](number, frame)

@@ -18,6 +18,7 @@ from libxlsr.extract.request import Request
 from libxlsr.operations.convert import convert
 from libxlsr.operations.extract import extract
 from libxlsr.testing.builder import StreamBuilder
+from tests.forks import in_a_fork
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,21 @@ def test_handlers_are_as_before_but_for_those_that_a_callback_sets(ctx: Context)
     assert signal.getsignal(signal.SIGUSR1) is handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_child_that_a_callback_forks_holds_nothing(ctx: Context) -> None:
+    def interrupted() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    forked: list[None] = []
+
+    def callback() -> None:
+        in_a_fork(interrupted)
+        forked.append(None)
+
+    ctx.call_soon(callback)
+    run(ctx, lambda: bool(forked))
 
 
 def test_in_another_thread_there_is_nothing_to_hold() -> None:
