@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,8 @@ def extract(options: argparse.Namespace, report: Report) -> int:
     """Run the command; raises errors of libxlsr."""
     set_up_logging(options.verbose)
     request = Request(options.format, options.frames, options.vaddr, options.cr3)
-    directory = Path(options.image)
-    if options.image != "-" and directory.is_dir():
-        written = _run(directory, False, options, request, report)
+    if options.image != "-" and os.path.isdir(options.image):
+        written = _run(Path(options.image), False, options, request, report)
     else:
         source = image_source(options.image)
         with opened(source) as fd:

@@ -66,12 +66,12 @@ def extract(
     """Extract memory and return when the file is there.
 
     ``source`` is an image's path, an open fd, or the directory of an offline restore; ``legacy`` is
-    as in `extract_ao`. Raises an
-    error of `libxlsr.errors`; then, and when an exception interrupts it, there is no output.
+    as in `extract_ao`. Raises an error of `libxlsr.errors`; then, and when an exception interrupts
+    it, there is no output.
     """
     ctx = Context()
-    directory = None if isinstance(source, int) else Path(source)
-    if directory is not None and directory.is_dir():
+    if not isinstance(source, int) and os.path.isdir(source):
+        directory = Path(source)
         return wait(
             ctx,
             lambda: extract_ao(

@@ -122,7 +122,11 @@ def run_verification(
         visitor.opened(str(image.kind), image.compression)
         Walker(image.source, visitor).run(str(image.kind))
     except OSError as error:
-        raise TargetError.from_oserror(error, "can't keep the frames' digests") from error
+        raise TargetError(
+            "can't keep the frames' digests",
+            errno=error.errno,
+            remedy="let TMPDIR be a directory with room for them",
+        ) from error
     return _verified(findings, image, full=full, visitor=visitor), visitor
 
 

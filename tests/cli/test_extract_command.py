@@ -42,6 +42,14 @@ def test_an_offline_restore(image: StreamBuilder, capsys: pytest.CaptureFixture[
     assert Path("out").stat().st_size == 32 * PAGE_SIZE
 
 
+def test_no_name_is_no_directory(image: StreamBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", "", "out"]) == 3
+    assert (
+        capsys.readouterr().err
+        == "libxlsr: error: can't open : open failed: No such file or directory\n"
+    )
+
+
 def test_an_old_image_that_only_the_option_tells(
     image: StreamBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ def test_too_few_fds(command: list[str], capsys: pytest.CaptureFixture[str]) -> 
         assert os.listdir() == ["image"]
     assert more > 5
     assert sorted(os.listdir()) == ["image", "output"]
+
+
+def test_nowhere_to_keep_a_digest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert main(["verify", "--digest", "image"]) == 3
+    assert capsys.readouterr().err == (
+        "libxlsr: error: can't keep the frames' digests: No such file or directory; "
+        "let TMPDIR be a directory with room for them\n"
+    )
 
 
 @pytest.mark.parametrize(
