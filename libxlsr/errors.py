@@ -123,6 +123,13 @@ class TargetError(LibxlsrError):
         """The TargetError for a failed system call; ``doing`` says what was attempted."""
         return cls(doing, errno=error.errno, call=call)
 
+    @classmethod
+    def from_unexpected(cls, error: MemoryError | OSError) -> TargetError:
+        """The TargetError for what nobody expected: what may well fail says itself what it was."""
+        if isinstance(error, MemoryError):
+            return cls("out of memory")
+        return cls.from_oserror(error, "the system refused a call")
+
     def _parts(self) -> list[str]:
         text = self.message
         if self.call is not None:

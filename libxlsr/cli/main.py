@@ -64,14 +64,11 @@ def run(options: argparse.Namespace) -> int:
         except LibxlsrError as error:
             code = error.exit_code
             report.error(error)
-        except MemoryError:
-            code = TargetError.exit_code
-            report.error(TargetError("out of memory"))
         except (OutputError, BrokenPipeError):
             raise
-        except OSError as error:  # what is expected to fail says itself what it was
+        except (MemoryError, OSError) as error:
             code = TargetError.exit_code
-            report.error(TargetError.from_oserror(error, "the system refused a call"))
+            report.error(TargetError.from_unexpected(error))
         except KeyboardInterrupt as interrupt:  # where it is no event of a loop (cli/signals.py)
             report.error(Aborted(f"aborted by {str(interrupt) or 'SIGINT'}"))
         with printing():

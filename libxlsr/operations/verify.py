@@ -42,10 +42,8 @@ def verify_many(
             return verify(source, full=full, digest=digest, expected=expected)
         except LibxlsrError as error:
             return error
-        except MemoryError:
-            return TargetError("out of memory")
-        except OSError as error:  # what is expected to fail says itself what it was
-            return TargetError.from_oserror(error, "the system refused a call")
+        except (MemoryError, OSError) as error:
+            return TargetError.from_unexpected(error)
 
     if jobs <= 1 or len(sources) <= 1:
         for source in sources:
