@@ -20,7 +20,6 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     @contextmanager
     def forking(self) -> Iterator[None]:
@@ -35,8 +34,9 @@ class Lifeline:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def hold(self) -> None:
-        """In a child, as its first act: end it when the parent is gone or cuts the line, and at a
-        signal. Ctrl-C reaches the whole process group; the parent says what there is to say."""
+        """In a child forked within `forking`, as its first act: end it when the parent is gone or
+        cuts the line, and at a signal. Ctrl-C reaches the whole process group; the parent says what
+        there is to say."""
         self.cut()  # the child's own copy
         threading.Thread(target=self._wait, daemon=True).start()
         for number in _SIGNALS:
