@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # as typing has it, which takes long to import
 if TYPE_CHECKING:
     from typing import Any
 
+    from libxlsr.domain.save_helper.spare import SpareHelper
     from libxlsr.errors import (
         Aborted,
         BackendUnavailable,
@@ -25,15 +26,14 @@ if TYPE_CHECKING:
         UsageError,
     )
     from libxlsr.events import Ao, Context, run
-    from libxlsr.operations.blocking import restore
-    from libxlsr.operations.helper_limit import HelperLimit
-    from libxlsr.operations.progress import Phase, Progress, RestoreResult
-    from libxlsr.operations.restore import restore_ao
-    from libxlsr.targets.base import Restored, Target
-    from libxlsr.targets.image.target import ImageTarget
-    from libxlsr.targets.timeouts import Timeouts
-    from libxlsr.targets.xen.restore_helper.spare import SpareHelper
-    from libxlsr.targets.xen.target import XenOptions, XenTarget
+    from libxlsr.restoring.blocking import restore
+    from libxlsr.restoring.helper_limit import HelperLimit
+    from libxlsr.restoring.image.target import ImageTarget
+    from libxlsr.restoring.operation import restore_ao
+    from libxlsr.restoring.progress import Phase, Progress, RestoreResult
+    from libxlsr.restoring.target import Restored, Target
+    from libxlsr.restoring.timeouts import Timeouts
+    from libxlsr.restoring.xen_target import XenOptions, XenTarget
 
 __version__ = "0.1.0"
 
@@ -70,24 +70,24 @@ _HOMES = {
     "Ao": "libxlsr.events",
     "BackendUnavailable": "libxlsr.errors",
     "Context": "libxlsr.events",
-    "HelperLimit": "libxlsr.operations.helper_limit",
-    "ImageTarget": "libxlsr.targets.image.target",
+    "HelperLimit": "libxlsr.restoring.helper_limit",
+    "ImageTarget": "libxlsr.restoring.image.target",
     "LibxlsrError": "libxlsr.errors",
-    "Phase": "libxlsr.operations.progress",
-    "Progress": "libxlsr.operations.progress",
-    "RestoreResult": "libxlsr.operations.progress",
-    "Restored": "libxlsr.targets.base",
-    "SpareHelper": "libxlsr.targets.xen.restore_helper.spare",
+    "Phase": "libxlsr.restoring.progress",
+    "Progress": "libxlsr.restoring.progress",
+    "RestoreResult": "libxlsr.restoring.progress",
+    "Restored": "libxlsr.restoring.target",
+    "SpareHelper": "libxlsr.domain.save_helper.spare",
     "StreamError": "libxlsr.errors",
-    "Target": "libxlsr.targets.base",
+    "Target": "libxlsr.restoring.target",
     "TargetError": "libxlsr.errors",
     "TimedOut": "libxlsr.errors",
-    "Timeouts": "libxlsr.targets.timeouts",
+    "Timeouts": "libxlsr.restoring.timeouts",
     "UsageError": "libxlsr.errors",
-    "XenOptions": "libxlsr.targets.xen.target",
-    "XenTarget": "libxlsr.targets.xen.target",
-    "restore": "libxlsr.operations.blocking",
-    "restore_ao": "libxlsr.operations.restore",
+    "XenOptions": "libxlsr.restoring.xen_target",
+    "XenTarget": "libxlsr.restoring.xen_target",
+    "restore": "libxlsr.restoring.blocking",
+    "restore_ao": "libxlsr.restoring.operation",
     "run": "libxlsr.events",
 }
 

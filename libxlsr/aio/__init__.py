@@ -29,11 +29,11 @@ import os
 
 from libxlsr.aio.adapter import Adapter
 from libxlsr.aio.restoration import Restoration
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.source_fd import Source
+from libxlsr.restoring.progress import RestoreResult
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.source.path_or_fd import Source
 from libxlsr.stream.machine import Trace
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.target import XenOptions
 
 __all__ = ["Adapter", "Restoration", "restore"]
 

@@ -12,17 +12,17 @@ from types import TracebackType
 
 from libxlsr.aio.driver import Driver
 from libxlsr.aio.restoration import Restoration
+from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.errors import Aborted
 from libxlsr.events import Context, run
-from libxlsr.operations.blocking import make_target
-from libxlsr.operations.helper_limit import HelperLimit
-from libxlsr.operations.restore import restore_ao
-from libxlsr.operations.source_fd import Source
+from libxlsr.restoring.blocking import make_target
+from libxlsr.restoring.choose import choose
+from libxlsr.restoring.helper_limit import HelperLimit
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.source.path_or_fd import Source
 from libxlsr.stream.machine import Trace
-from libxlsr.targets.choose import choose
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.restore_helper.spare import SpareHelper
-from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)
 

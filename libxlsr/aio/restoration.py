@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Callable
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 from libxlsr.events import Ao, TimeEvent
-from libxlsr.operations.progress import Progress, RestoreResult
-from libxlsr.operations.source_fd import Source, opened
-from libxlsr.operations.waiting import RAISED_MAX
+from libxlsr.events.waiting import RAISED_MAX
+from libxlsr.restoring.progress import Progress, RestoreResult
+from libxlsr.source.path_or_fd import Source, opened
 
 if TYPE_CHECKING:
     from libxlsr.aio.adapter import Adapter

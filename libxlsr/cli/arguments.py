@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from libxlsr.errors import UsageError
-from libxlsr.operations.source_fd import Source
+from libxlsr.source.path_or_fd import Source
 
 if TYPE_CHECKING:  # it takes long to import, and verify needs none
     from pathlib import Path

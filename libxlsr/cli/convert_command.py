@@ -11,11 +11,11 @@ from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import image_source, output_file, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.convert.packing import CODECS
 from libxlsr.events import Context
-from libxlsr.operations.convert import convert_ao
-from libxlsr.operations.indexed import Written
-from libxlsr.operations.source_fd import opened
+from libxlsr.source.path_or_fd import opened
+from libxlsr.tools.convert.operation import convert_ao
+from libxlsr.tools.convert.packing import CODECS
+from libxlsr.tools.indexed import Written
 
 
 def add_parser(commands: Any) -> None:

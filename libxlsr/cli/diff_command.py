@@ -9,15 +9,10 @@ from typing import Any
 
 from libxlsr.cli.arguments import image_source
 from libxlsr.cli.report import Report
-from libxlsr.contents.difference import (
-    Change,
-    Difference,
-    FrameDifferences,
-    is_set_of_names,
-)
 from libxlsr.errors import UsageError
-from libxlsr.operations.contents import diff as diff_images
-from libxlsr.verify.frame_ranges import frame_range
+from libxlsr.libxc.frame_ranges import frame_range
+from libxlsr.tools.inspect.difference import Change, Difference, FrameDifferences, is_set_of_names
+from libxlsr.tools.inspect.operation import diff as diff_images
 
 RANGES_SHOWN = 8
 VALUE_MAX = 80

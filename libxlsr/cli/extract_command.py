@@ -13,10 +13,10 @@ from libxlsr.cli.arguments import address_range, image_source, number, output_fi
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.events import Context
-from libxlsr.extract.request import FORMATS, LAST_ADDRESS, Request
-from libxlsr.operations.extract import extract_ao
-from libxlsr.operations.indexed import Written
-from libxlsr.operations.source_fd import opened
+from libxlsr.source.path_or_fd import opened
+from libxlsr.tools.extract.operation import extract_ao
+from libxlsr.tools.extract.request import FORMATS, LAST_ADDRESS, Request
+from libxlsr.tools.indexed import Written
 
 
 def add_parser(commands: Any) -> None:

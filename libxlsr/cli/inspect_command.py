@@ -8,11 +8,11 @@ from typing import Any
 from libxlsr.cli.arguments import image_source, output_file
 from libxlsr.cli.interrupts import NotRaised
 from libxlsr.cli.report import Report
-from libxlsr.contents.guest_state import flattened
-from libxlsr.contents.qemu_description import described_devices
-from libxlsr.operations.contents import inspect as inspect_image
-from libxlsr.operations.contents import write_page
-from libxlsr.verify.findings import Finding, where_and_what
+from libxlsr.tools.inspect.guest_state import flattened
+from libxlsr.tools.inspect.operation import inspect as inspect_image
+from libxlsr.tools.inspect.operation import write_page
+from libxlsr.tools.inspect.qemu_description import described_devices
+from libxlsr.tools.verify.findings import Finding, where_and_what
 
 ROWS_MAX = 20
 LIST_MAX = 12

@@ -19,7 +19,7 @@ from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.formats.text import printable
 
 if TYPE_CHECKING:  # a command that shows no progress need not import what makes it
-    from libxlsr.operations.progress import Progress
+    from libxlsr.restoring.progress import Progress
 
 JSON_INTERVAL = 0.5
 """Seconds between two progress objects of one phase, at the least."""

@@ -16,17 +16,17 @@ from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
+from libxlsr.domain.overrides import parse_override, parse_override_file
 from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
 from libxlsr.events import Context
 from libxlsr.formats import xl
-from libxlsr.operations.blocking import make_target, opened
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.restore import restore_ao
+from libxlsr.restoring.blocking import make_target, opened
+from libxlsr.restoring.choose import Choice, choose
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import RestoreResult
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenOptions
 from libxlsr.stream.machine import State
-from libxlsr.targets.choose import Choice, choose
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.overrides import parse_override, parse_override_file
-from libxlsr.targets.xen.target import XenOptions
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from libxlsr.cli import interrupts
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import READ, Ao, Context
-from libxlsr.operations.waiting import wait
+from libxlsr.events.waiting import wait
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any
 from libxlsr.cli.arguments import image_source
 from libxlsr.cli.report import Report, error_members
 from libxlsr.errors import LibxlsrError, UsageError
-from libxlsr.operations.verify import Outcome, verify_many
-from libxlsr.verify.findings import where_and_what
-from libxlsr.verify.verifier import FORMATS, Verified
+from libxlsr.tools.verify.findings import where_and_what
+from libxlsr.tools.verify.operation import Outcome, verify_many
+from libxlsr.tools.verify.verifier import FORMATS, Verified
 
 JOBS_MAX = 256
 

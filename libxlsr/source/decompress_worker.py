@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from libxlsr.files import write_all
 from libxlsr.helper.child import Channel
 from libxlsr.source.codecs import Decompression
-from libxlsr.writing import write_all
 
 
 def run(channel: Channel) -> dict[str, Any]:

@@ -38,8 +38,8 @@ from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.libxl_order import RecordOrder
 from libxlsr.stream.machine import State, StreamMachine, Trace
-from libxlsr.stream.order import RecordOrder
 from libxlsr.stream.record import Body, Record, decode_body, label
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The conformance suite for targets: the rules of `libxlsr.targets.base`, as pytest runs them.
+"""The conformance suite for targets: the rules of `libxlsr.restoring.target`, as pytest runs them.
 
 A target passes by a subclass that says how to make one and what it leaves behind::
 
@@ -21,15 +21,15 @@ from libxlsr.errors import Aborted, LibxlsrError, StreamError
 from libxlsr.events import Context
 from libxlsr.formats import libxl, xl
 from libxlsr.formats.libxc import RecordType as LibxcRecordType
-from libxlsr.targets.base import (
+from libxlsr.restoring.target import (
     CheckpointDone,
     ImageDescription,
     LibxcOutcome,
-    LibxcStream,
     Restored,
     Target,
 )
-from libxlsr.targets.timeouts import Timeouts
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import IMAGE_HEADER, XL_HEADER, XL_OPTIONAL_DATA, join
 from libxlsr.testing.stepping import run_until

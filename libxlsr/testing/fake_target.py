@@ -1,7 +1,7 @@
 """A target in memory: it notes what it is given, and fails or dawdles where it is told to.
 
-It keeps the rules of `libxlsr.targets.base` and passes the conformance suite. Of libxc's part it
-reads the records' headers only, in this process and blocking, so the stream has to be there.
+It keeps the rules of `libxlsr.restoring.target` and passes the conformance suite. Of libxc's part
+it reads the records' headers only, in this process and blocking, so the stream has to be there.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Callable
 
 from libxlsr.errors import LibxlsrError, StreamError
 from libxlsr.events import Context
+from libxlsr.events.chain import Done
 from libxlsr.formats import libxc, libxl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.targets.base import (
-    Done,
+from libxlsr.restoring.image.exact_fd import ExactReader
+from libxlsr.restoring.target import (
     FinishDone,
     ImageDescription,
     LibxcDone,
     LibxcOutcome,
-    LibxcStream,
     Restored,
     TargetHooks,
 )
-from libxlsr.targets.image.exact_fd import ExactReader
+from libxlsr.stream.libxc_stream import LibxcStream
 
 _CHUNK = 1 << 16
 

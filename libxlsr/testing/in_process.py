@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from libxlsr.errors import LibxlsrError
 from libxlsr.helper.child import Channel
-from libxlsr.targets.base import LibxcDone, LibxcStream
-from libxlsr.targets.image import worker
-from libxlsr.targets.image.target import ImageTarget
+from libxlsr.restoring.image import worker
+from libxlsr.restoring.image.target import ImageTarget
+from libxlsr.restoring.target import LibxcDone
+from libxlsr.stream.libxc_stream import LibxcStream
 
 
 class InProcessImageTarget(ImageTarget):

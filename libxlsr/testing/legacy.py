@@ -14,7 +14,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 
-from libxlsr.formats import legacy, xl
+from libxlsr.formats import xl
 from libxlsr.formats.hvm_context import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
@@ -24,10 +24,11 @@ from libxlsr.formats.hvm_context import (
     HvmContext,
     HvmSaveEntry,
 )
-from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.libxc_pv import VCPU_GUEST_CONTEXT_SIZE
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB, has_data
+from libxlsr.guest_state.hvm_cpu import HvmCpu
+from libxlsr.source.legacy import format as legacy
 from libxlsr.testing.builder import HVM_PLATFORM, config_json
 from libxlsr.testing.pages import Content, stamped_page
 

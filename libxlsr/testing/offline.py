@@ -8,10 +8,10 @@ from typing import Any
 
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.base import Target
-from libxlsr.targets.image.target import ImageTarget
+from libxlsr.restoring.image.target import ImageTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import RestoreResult
+from libxlsr.restoring.target import Target
 from libxlsr.testing.feeding import feed
 from libxlsr.testing.leaks import Holdings
 from libxlsr.testing.stepping import run_until

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.formats.hvm_context import HVM_SAVE_CODE_CPU, HvmContext, HvmSaveEntry
-from libxlsr.formats.hvm_cpu import HvmCpu
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
-from libxlsr.formats.vcpu_guest_context import VcpuGuestContext
+from libxlsr.guest_state.hvm_cpu import HvmCpu
+from libxlsr.guest_state.vcpu_guest_context import VcpuGuestContext
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import stamped_page
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from libxlsr.targets.image import layout
+from libxlsr.restoring.image import layout
 
 
 def restored_state(directory: Path) -> dict[str, bytes]:

@@ -16,9 +16,10 @@ from libxlsr import LibxlsrError, Phase, TargetError, aio
 from libxlsr.aio import adapter as adapter_module
 from libxlsr.aio.restoration import UNDOING_MAX
 from libxlsr.events import Context
-from libxlsr.operations.helper_limit import HelperLimit
-from libxlsr.operations.waiting import RAISED_MAX
-from libxlsr.targets.base import LibxcDone, LibxcStream
+from libxlsr.events.waiting import RAISED_MAX
+from libxlsr.restoring.helper_limit import HelperLimit
+from libxlsr.restoring.target import LibxcDone
+from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.fake_target import FakeTarget
 

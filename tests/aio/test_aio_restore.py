@@ -20,7 +20,7 @@ import pytest
 
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl
-from libxlsr.operations.helper_limit import HelperLimit
+from libxlsr.restoring.helper_limit import HelperLimit
 from libxlsr.stream.machine import State
 from libxlsr.testing.leaks import children
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from libxlsr.extract.request import FORMATS
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.tools.extract.request import FORMATS
 
 from .processes import LIBXLSR, Took, run_pipeline
 from .scale import Scale

@@ -9,7 +9,7 @@ from pathlib import Path
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
 from libxlsr.formats import libxl
-from libxlsr.source.fd_source import FdSource
+from libxlsr.stream.fd_source import FdSource
 from libxlsr.stream.reader import StreamReader
 from libxlsr.stream.record import Record
 

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
-from tests.verify import xen_utils
+from tests.tools.verify import xen_utils
 
 from .images import KINDS, write_image
 from .processes import LIBXLSR, Took, run_pipeline

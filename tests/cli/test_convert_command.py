@@ -12,9 +12,9 @@ import pytest
 
 from libxlsr.cli import convert_command
 from libxlsr.cli.main import main
-from libxlsr.operations.convert import convert_ao
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.legacy import LegacyImage
+from libxlsr.tools.convert.operation import convert_ao
 
 
 @pytest.fixture(autouse=True)

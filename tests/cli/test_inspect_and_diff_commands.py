@@ -15,8 +15,7 @@ import pytest
 from libxlsr.cli.main import main
 from libxlsr.formats.libxc import RecordType
 from libxlsr.testing.builder import StreamBuilder, config_json
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
+from tests.paths import EXAMPLE
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.verify.test_memory_is_flat import write_sparse
+from tests.tools.verify.test_memory_is_flat import write_sparse
 
 LIMIT_KIB = 64 << 10
 PROGRAM = """

@@ -20,11 +20,11 @@ from libxlsr.cli import restore_command
 from libxlsr.cli.main import main
 from libxlsr.cli.report import ProgressDisplay, Report
 from libxlsr.formats.libxc import RecordType
-from libxlsr.operations.progress import Phase, Progress
-from libxlsr.targets.choose import Choice
+from libxlsr.restoring.choose import Choice
+from libxlsr.restoring.progress import Phase, Progress
 from libxlsr.testing.builder import StreamBuilder, config_json
+from tests.paths import EXAMPLE
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
 STREAM = StreamBuilder("hvm", pages=8)
 DATA = STREAM.build()
 COMMAND = [sys.executable, "-m", "libxlsr", "restore"]

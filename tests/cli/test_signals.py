@@ -11,8 +11,8 @@ import pytest
 from libxlsr.cli.signals import run_abortable
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao, Context
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.restore import restore_ao
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.fake_target import FakeTarget
 from libxlsr.testing.feeding import feed

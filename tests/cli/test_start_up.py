@@ -51,10 +51,10 @@ NOT_FOR_VERIFY = {
     "zstandard",
     "libxlsr.events",
     "libxlsr.helper",
-    "libxlsr.operations.restore",
+    "libxlsr.restoring.operation",
     "libxlsr.stream.machine",
     "libxlsr.targets",
-    "libxlsr.verify.digest",
+    "libxlsr.tools.verify.digest",
     "libxlsr.xen",
 }
 
@@ -79,11 +79,11 @@ def test_what_verify_does_not_import(guest: str, options: list[str], tmp_path: P
     image = tmp_path / "image"
     image.write_bytes(StreamBuilder(guest).build())
     modules = imported("verify", *options, str(image))
-    assert "libxlsr.verify.verifier" in modules
+    assert "libxlsr.tools.verify.verifier" in modules
     assert not modules & NOT_FOR_VERIFY
 
 
 def test_the_version_needs_no_command() -> None:
     modules = imported("--version")
     assert "libxlsr.cli.main" in modules
-    assert not modules & (NOT_FOR_VERIFY | {"libxlsr.operations", "libxlsr.verify"})
+    assert not modules & (NOT_FOR_VERIFY | {"libxlsr.operations", "libxlsr.tools.verify"})

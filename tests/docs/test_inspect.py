@@ -12,9 +12,9 @@ import pytest
 
 from libxlsr.cli.main import main
 from libxlsr.testing.builder import StreamBuilder
+from tests.paths import EXAMPLE, ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "inspect.md"
-EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
+PAGE = ROOT / "docs" / "inspect.md"
 
 
 def section(title: str) -> str:

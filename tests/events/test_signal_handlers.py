@@ -14,10 +14,10 @@ import pytest
 
 import libxlsr
 from libxlsr.events import Context, run
-from libxlsr.extract.request import Request
-from libxlsr.operations.convert import convert
-from libxlsr.operations.extract import extract
 from libxlsr.testing.builder import StreamBuilder
+from libxlsr.tools.convert.operation import convert
+from libxlsr.tools.extract.operation import extract
+from libxlsr.tools.extract.request import Request
 from tests.forks import in_a_fork
 
 

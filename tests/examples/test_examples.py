@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 IMAGE = ROOT / "examples" / "hvm-ticker-xen4.17.save.xz"
 EXPECTED = Path(__file__).with_name("expected")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,7 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.libxc_records import decode_body
 from libxlsr.testing.parts import Part, join, split
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "hvm-ticker-xen4.17.save.xz"
+from tests.paths import EXAMPLE
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from libxlsr.errors import StreamError
-from libxlsr.formats import hvm_cpu
 from libxlsr.formats.hvm_context import (
     HVM_SAVE_CODE_CPU,
     HVM_SAVE_CODE_CPU_MSR,
@@ -13,7 +12,8 @@ from libxlsr.formats.hvm_context import (
     HVM_SAVE_NAMES,
     HVM_SAVE_SIZES,
 )
-from libxlsr.formats.hvm_devices import decode_device
+from libxlsr.guest_state import hvm_cpu
+from libxlsr.guest_state.hvm_devices import decode_device
 
 VARYING = {HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_CPU_XSAVE, HVM_SAVE_CODE_CPU_MSR}
 GROWN = {code for code, (least, most) in HVM_SAVE_SIZES.items() if least != most} - VARYING

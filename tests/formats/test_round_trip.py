@@ -10,8 +10,8 @@ from libxlsr.formats import libxc, libxl, page_data
 from libxlsr.formats.libxc_records import decode_body
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import Part, split
-from tests.verify.mutations import KINDS as MUTATED
-from tests.verify.verify_images import KINDS
+from tests.tools.verify.mutations import KINDS as MUTATED
+from tests.tools.verify.verify_images import KINDS
 
 T = libxl.RecordType
 

@@ -8,18 +8,18 @@ from typing import Optional
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.events import Context
+from libxlsr.events.chain import Done
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.targets.base import (
-    Done,
+from libxlsr.restoring.target import (
     FinishDone,
     ImageDescription,
     LibxcDone,
     LibxcOutcome,
-    LibxcStream,
     Restored,
     TargetHooks,
 )
+from libxlsr.stream.libxc_stream import LibxcStream
 
 LIBXC_SIZE = 8
 """Bytes that this libxc reads from its start, or from a checkpoint, to the next one or its end."""
@@ -30,7 +30,7 @@ _ENDED = "has ended"  # and its callback is on its way
 
 
 class HeldTarget:
-    """Keeps the rules of `libxlsr.targets.base`; asserts that the restore does."""
+    """Keeps the rules of `libxlsr.restoring.target`; asserts that the restore does."""
 
     name = "held"
 

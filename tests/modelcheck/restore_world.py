@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from libxlsr.errors import Aborted, LibxlsrError, StreamError, TimedOut
 from libxlsr.events import READ, Ao, Context
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.restore import restore_ao
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import RestoreResult
 from libxlsr.stream.machine import TABLE, State
 from libxlsr.testing.clock import FakeClock
 

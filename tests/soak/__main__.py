@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from libxlsr.targets.image.target import ImageTarget
+from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.testing.in_process import InProcessImageTarget
 
 from .restores import growth, soak

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from libxlsr.errors import Aborted, StreamError
 from libxlsr.events import Ao, Context
-from libxlsr.operations.progress import RestoreResult
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.image.target import ImageTarget
+from libxlsr.restoring.image.target import ImageTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.leaks import Holdings
 from libxlsr.testing.stepping import run_until

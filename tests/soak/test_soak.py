@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.targets.image.target import ImageTarget
+from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.testing.in_process import InProcessImageTarget
 
 from .restores import growth, soak

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.extract.request import LAST_ADDRESS, Request
-from libxlsr.operations.convert import convert
-from libxlsr.operations.extract import extract
+from libxlsr.tools.convert.operation import convert
+from libxlsr.tools.extract.operation import extract
+from libxlsr.tools.extract.request import LAST_ADDRESS, Request
 
 from .guests import SavedGuest, saved_linux
 from .host import Host

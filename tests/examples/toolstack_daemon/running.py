@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
+
 HOME = ROOT / "examples" / "toolstack_daemon"
 
 

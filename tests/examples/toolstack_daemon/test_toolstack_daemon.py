@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from libxlsr.testing.builder import StreamBuilder
+from tests.paths import ROOT
 
-from .running import HOME, ROOT, Connection, RunningDaemon
+from .running import HOME, Connection, RunningDaemon
 
 IMAGE = StreamBuilder("hvm", pages=4).build()
 

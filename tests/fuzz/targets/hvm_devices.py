@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 
 from libxlsr.formats.hvm_context import HvmContext, hvm_save_name
-from libxlsr.formats.hvm_cpu import HvmCpu
-from libxlsr.formats.hvm_devices import decode_device
 from libxlsr.formats.libxc import RecordType
+from libxlsr.guest_state.hvm_cpu import HvmCpu
+from libxlsr.guest_state.hvm_devices import decode_device
 from libxlsr.testing.builder import StreamBuilder
 
 from ..invariants import decoded

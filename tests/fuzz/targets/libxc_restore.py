@@ -15,9 +15,9 @@ from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxc import PAGE_SIZE
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_XTAB
-from libxlsr.targets.image import layout
-from libxlsr.targets.image.exact_fd import ExactReader
-from libxlsr.targets.image.libxc_restore import LibxcRestore
+from libxlsr.restoring.image import layout
+from libxlsr.restoring.image.exact_fd import ExactReader
+from libxlsr.restoring.image.libxc_restore import LibxcRestore
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import join
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.libxl import RecordType
-from libxlsr.stream.order import RecordOrder
+from libxlsr.formats.libxl_order import RecordOrder
 
 from ..invariants import check_message
 

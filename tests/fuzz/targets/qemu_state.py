@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from libxlsr.formats.qemu_state import SECTIONS_MAX, QemuState
+from libxlsr.guest_state.qemu_state import SECTIONS_MAX, QemuState
 
 from ..invariants import decoded
 

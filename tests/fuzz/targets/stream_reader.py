@@ -12,7 +12,7 @@ from libxlsr.events import READ, Context
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxl import RecordType
-from libxlsr.source.fd_source import FdSource
+from libxlsr.stream.fd_source import FdSource
 from libxlsr.stream.machine import TABLE, State
 from libxlsr.stream.reader import StreamReader
 from libxlsr.stream.record import Record

@@ -54,13 +54,13 @@ def measure(guest: Guest, rounds: int) -> None:
             "libxlsr.restore_ao(), with a spare": lambda: _restore_ao(ctx, image, spare),
             "python": command(PYTHON, "-c", "pass"),
             "python + imports": command(
-                PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.targets.xen.target"
+                PYTHON, "-c", "import libxlsr.cli.restore_command, libxlsr.restoring.xen_target"
             ),
             "python + helper's imports": command(
                 PYTHON,
                 "-I",
                 "-c",
-                "import libxlsr.helper.child, libxlsr.targets.xen.restore_helper.worker",
+                "import libxlsr.helper.child, libxlsr.domain.save_helper.worker",
             ),
         }
         compare(ctx, guest, ways, rounds)

@@ -11,10 +11,10 @@ from typing import Any
 from libxlsr.errors import Aborted
 from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
 from libxlsr.events.loop import Waiter
-from libxlsr.operations.progress import Phase, Progress, RestoreResult
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import Phase, Progress, RestoreResult
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenOptions, XenTarget
 
 from .guests import wait_until, xl
 from .state import HostState

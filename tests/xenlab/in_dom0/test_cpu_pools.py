@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from libxlsr.targets.xen.target import XenOptions
+from libxlsr.restoring.xen_target import XenOptions
 
 from .guests import Guest, xl
 from .points import every_run_with

@@ -10,9 +10,9 @@ import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, run
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenOptions, XenTarget
 
 from .points import spread
 from .restoring import restore_file

@@ -9,9 +9,9 @@ import pytest
 
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
-from libxlsr.operations.progress import Phase, Progress
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import Phase, Progress
+from libxlsr.restoring.xen_target import XenOptions, XenTarget
 from libxlsr.xen.xenstore import Xenstore
 
 from .device_guests import DeviceGuest, saved_device_guest

@@ -15,9 +15,9 @@ import pytest
 
 from libxlsr.errors import Aborted, TargetError, TimedOut
 from libxlsr.events import Ao, Context, run
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.timeouts import Timeouts
-from libxlsr.targets.xen.target import XenTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.restoring.xen_target import XenTarget
 
 from .points import spread
 from .restoring import aborted_while_finishing, was_undone

@@ -10,7 +10,7 @@ import pytest
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.formats import libxl
-from libxlsr.targets.xen.target import XenOptions
+from libxlsr.restoring.xen_target import XenOptions
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.targets.xen.target import XenOptions
+from libxlsr.restoring.xen_target import XenOptions
 
 from .guests import IMAGES, Guest, wait_until, xl
 from .points import every_run_with

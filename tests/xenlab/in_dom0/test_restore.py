@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from libxlsr.domain.creation_lock import LOCK_FILE
+from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.events import Context, run
-from libxlsr.operations.progress import Phase, Progress
-from libxlsr.operations.restore import restore_ao
-from libxlsr.targets.xen.creation_lock import LOCK_FILE
-from libxlsr.targets.xen.restore_helper.spare import SpareHelper
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.progress import Phase, Progress
+from libxlsr.restoring.xen_target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from libxlsr.domain import rollback
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao
-from libxlsr.targets.xen import rollback
-from libxlsr.targets.xen.target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenOptions, XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 

@@ -1,0 +1,72 @@
+"""A restore helper kept in reserve, so that a daemon's next restore does not wait for Python."""
+
+from __future__ import annotations
+
+import logging
+
+from libxlsr.domain.save_helper.parent import RestoreHelper
+from libxlsr.errors import LibxlsrError, TargetError
+from libxlsr.events import Context, TimeEvent, run
+from libxlsr.xen.handle import Handle
+
+logger = logging.getLogger(__name__)
+
+
+class SpareHelper(Handle):
+    """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
+
+    For any number of restores on ``ctx``. One takes it, and when that is over the loop starts the
+    next spare in its next round; who finds none has a helper started of their own. Raises
+    TargetError when it can't be started. It is a context manager, whose end is `close`.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._closed = False
+        self._refill: TimeEvent | None = None
+        self._spare: RestoreHelper | None = RestoreHelper(ctx)
+
+    @property
+    def pid(self) -> int | None:
+        """The spare's process id, None where there is none."""
+        return None if self._spare is None else self._spare.pid
+
+    def take(self) -> RestoreHelper:
+        """The spare, or a new helper. Raises TargetError when that can't be started."""
+        self._stop_refill()
+        spare, self._spare = self._spare, None
+        if spare is None or spare.pid is None:
+            return RestoreHelper(self._ctx)
+        return spare
+
+    def refill(self) -> None:
+        """Have the next spare started where there is none, once the restore is reported as over."""
+        if not self._closed and self.pid is None and self._refill is None:
+            self._refill = self._ctx.call_later(0.0, self._start)
+
+    def _start(self) -> None:
+        self._refill = None
+        try:
+            self._spare = RestoreHelper(self._ctx)
+        except TargetError as error:
+            logger.warning("no spare helper: %s", error)
+
+    def close(self) -> None:
+        """End the spare and wait for it, some milliseconds. Not from a callback of the context.
+
+        In a forked child it does nothing: the spare is the parent's.
+        """
+        if self._ctx.forked:
+            return
+        self._closed = True
+        self._stop_refill()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            over: list[LibxlsrError | None] = []
+            spare.retire(over.append)
+            run(self._ctx, lambda: bool(over))
+
+    def _stop_refill(self) -> None:
+        refill, self._refill = self._refill, None
+        if refill is not None:
+            refill.deregister()

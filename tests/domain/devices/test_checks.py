@@ -1,0 +1,147 @@
+"""What is said of devices before a domain is made for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libxlsr.domain.config import read_config
+from libxlsr.domain.devices import checks as device_checks
+from libxlsr.domain.devices import hotplug
+from libxlsr.domain.devices.config import Disk
+from libxlsr.formats import xl
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Xen's directory of scripts, with those that are needed."""
+    directory = tmp_path / "scripts"
+    directory.mkdir()
+    for name in ("block", "vif-bridge", "vif-openvswitch"):
+        (directory / name).touch(mode=0o755)
+    monkeypatch.setattr(hotplug, "SCRIPT_DIR", directory)
+    return directory
+
+
+@pytest.fixture
+def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The one bridge that is here, and an interface."""
+    monkeypatch.setattr(device_checks, "SYS_NET", tmp_path / "net")
+    (tmp_path / "net/xenbr0/bridge").mkdir(parents=True)
+    (tmp_path / "net/eth0").mkdir()
+    return "xenbr0"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "disk"
+    path.touch()
+    return path
+
+
+def disk_of(tree: dict[str, Any], **members: object) -> Disk:
+    wanted = {"vdev": "xvda", "format": "raw", "readwrite": 1, **members}
+    (disk,) = read_config(xl.Config.from_json({**tree, "disks": [wanted]})).device_config.disks
+    return disk
+
+
+def of_disk(disk: Disk, users: list[tuple[int, str, bool]] | None = None) -> str:
+    return "; ".join(device_checks.disk_problems(disk, users or []))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_file_that_is_there(tree: dict[str, Any], file: Path) -> None:
+    assert of_disk(disk_of(tree, pdev_path=str(file))) == ""
+    assert of_disk(disk_of(tree, pdev_path=str(file), script="block")) == ""
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"pdev_path": "/nowhere/disk"}, "disk xvda (/nowhere/disk): No such file or directory"),
+        ({"pdev_path": "/dev/null"}, "neither a file nor a block device"),
+        ({"pdev_path": "/proc"}, "neither a file nor a block device"),
+        ({}, "disk xvda names no file"),
+        ({"vdev": "nonsense"}, "no name that Xen knows"),
+        ({"pdev_path": "/d", "backend_domname": "store"}, "is served by domain store"),
+        ({"pdev_path": "/d", "specification": "virtio"}, "is a virtio disk"),
+        ({"pdev_path": "x", "script": "block-iscsi"}, "script block-iscsi of disk xvda (x) is not"),
+        ({"pdev_path": "x", "script": "../evil"}, "script ../evil of disk xvda (x) is not in"),
+    ],
+)
+def test_a_disk_that_can_not_be_had(
+    tree: dict[str, Any], members: dict[str, Any], said: str
+) -> None:
+    assert said in of_disk(disk_of(tree, **members))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_file_gets_a_loop_device_from_the_block_script(tree: dict[str, Any], file: Path) -> None:
+    assert of_disk(disk_of(tree, pdev_path=str(file), backend="phy")) == ""
+
+
+@pytest.mark.usefixtures("scripts")
+def test_an_empty_drive(tree: dict[str, Any]) -> None:
+    assert of_disk(disk_of(tree, format="empty", is_cdrom=1, readwrite=0)) == ""
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize(
+    ("readwrite", "other_writes", "refused"),
+    [(1, False, True), (0, True, True), (1, True, True), (0, False, False)],
+)
+def test_a_disk_of_another_domain(
+    tree: dict[str, Any], file: Path, readwrite: int, other_writes: bool, refused: bool
+) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    disk = disk_of(tree, pdev_path=str(link), readwrite=readwrite)
+    said = of_disk(disk, [(7, str(file), other_writes)])
+    assert ("is in use by domain 7" in said) == refused
+
+
+def test_a_script_that_can_not_be_run(tree: dict[str, Any], scripts: Path) -> None:
+    (scripts / "block-mine").touch(mode=0o644)
+    disk = disk_of(tree, pdev_path="x", script="block-mine")
+    assert "can't be run" in of_disk(disk)
+    absolute = disk_of(tree, pdev_path="x", script=str(scripts / "block-mine"))
+    assert "can't be run" in of_disk(absolute)
+
+
+# Network cards.
+
+
+def of_nic(**members: object) -> str:
+    return "; ".join(device_checks.nic_problems(0, members))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_bridge_that_is_there(bridge: str) -> None:
+    assert of_nic() == ""
+    assert of_nic(bridge=bridge) == ""
+
+
+@pytest.mark.usefixtures("scripts", "bridge")
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"bridge": "nobr0"}, "meant for the bridge nobr0, which is not here"),
+        ({"bridge": "eth0"}, "meant for the bridge eth0, which is not here"),
+        ({"bridge": "../net/xenbr0"}, "which is not here"),
+        ({"bridge": 5}, "the bridge of network card 0 is no printable string"),
+        ({"script": "vif-\n"}, "the script of network card 0 is no printable string"),
+        ({"script": "vif-none"}, "script vif-none of network card 0 is not here"),
+        ({"ifname": "eth0"}, "the name eth0 of network card 0 is taken"),
+        ({"backend_domname": "net"}, "network card 0 is served by domain net"),
+    ],
+)
+def test_a_card_that_can_not_be_had(members: dict[str, Any], said: str) -> None:
+    assert said in of_nic(**members)
+
+
+@pytest.mark.usefixtures("scripts", "bridge")
+def test_what_only_another_script_understands() -> None:
+    assert of_nic(bridge="ovsbr0.7", script="vif-openvswitch") == ""

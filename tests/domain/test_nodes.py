@@ -1,0 +1,84 @@
+"""The nodes of a new domain. tests/xenlab compares all of them with xl's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from libxlsr.domain import nodes as xenstore_nodes
+from libxlsr.domain.config import DomainConfig, read_config
+from libxlsr.domain.create import BuildState
+from libxlsr.errors import TargetError
+from libxlsr.formats import xl
+from libxlsr.xen.xenstore import Perm, Permission
+
+from .fake_host import FakeXenstore
+
+STATE = BuildState(domid=7, store_port=1, store_domid=0, console_port=2, console_domid=0)
+OTHER = dataclasses.replace(STATE, domid=8)
+
+
+@pytest.fixture
+def config(image_config: xl.Config) -> DomainConfig:
+    return read_config(image_config)
+
+
+def create(
+    store: FakeXenstore, config: DomainConfig, state: BuildState, *, all_dead: bool = False
+) -> None:
+    xenstore_nodes.create(store, config, state, is_alive=lambda _domid: not all_dead)  # type: ignore[arg-type]
+
+
+def remove(store: FakeXenstore, config: DomainConfig, state: BuildState) -> None:
+    xenstore_nodes.remove(store, config, state)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("driver_domain", [True, False])
+def test_a_driver_domain_has_nodes_for_a_toolstack(
+    tree: dict[str, Any], driver_domain: bool
+) -> None:
+    tree["c_info"]["driver_domain"] = str(driver_domain)
+    store = FakeXenstore()
+    create(store, read_config(xl.Config.from_json(tree)), STATE)
+    its_own = [Permission(7, Perm.NONE)] if driver_domain else None
+    assert store.permissions.get("/local/domain/7/libxl") == its_own
+    assert store.permissions.get("/local/domain/7/device-model") == its_own
+
+
+@pytest.mark.parametrize(("name", "what"), [("other", "UUID"), ("guest", "name")])
+def test_the_second_with_a_name_or_uuid_changes_nothing(
+    config: DomainConfig, name: str, what: str
+) -> None:
+    store = FakeXenstore()
+    create(store, config, STATE)
+    before = dict(store.values)
+    with pytest.raises(TargetError, match=f"domain 7 has the {what}"):
+        create(store, dataclasses.replace(config, name=name), OTHER)
+    assert store.values == before
+
+
+def test_what_a_dead_domain_left_stands_in_nobodys_way(config: DomainConfig) -> None:
+    store = FakeXenstore()
+    create(store, config, STATE)
+    create(store, config, OTHER, all_dead=True)
+    assert store.values["/local/domain/8/name"] == "guest"
+
+
+def test_all_is_removed(config: DomainConfig) -> None:
+    store = FakeXenstore()
+    create(store, config, STATE)
+    remove(store, config, STATE)
+    assert set(store.values) == {"/local", "/local/domain", "/local/domain/0", "/vm", "/libxl"}
+
+
+def test_a_uuid_that_has_become_anothers_is_left_alone(config: DomainConfig) -> None:
+    """libxl has destroyed domain 7 with its nodes, and the next restore was quick."""
+    store = FakeXenstore()
+    create(store, config, STATE)
+    remove(store, config, STATE)
+    create(store, config, OTHER)
+    before = dict(store.values)
+    remove(store, config, STATE)
+    assert store.values == before
