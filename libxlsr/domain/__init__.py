@@ -22,6 +22,7 @@ The order of a restore, and where each part of it is (libxl's function in bracke
     console         the wait until the primary console has its tty
     target          the whole, and the unpause
 
+``host`` is the Xen host that all of these work on: this machine, or a fake one for tests.
 ``config`` is what the image's JSON says, typed; ``overrides`` what the caller says instead.
 ``steps`` is how one follows the other where there is something to wait for. ``undo`` holds what
 takes each step back, ``rollback`` undoes a restore that has stopped.

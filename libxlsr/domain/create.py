@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from libxlsr.domain import memory
 from libxlsr.domain.config import DomainConfig
@@ -41,8 +42,10 @@ class BuildState:
     console_domid: int
 
 
-def create_domain(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig) -> int:
+def create_domain(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig, run_dir: Path) -> int:
     """Create the domain and return its id, one that was not in use within the last minute.
+
+    Which those are is written down in ``run_dir`` (`domid_history`).
 
     The caller owns the domain at once: after this call nothing here can fail.
     """
@@ -50,7 +53,7 @@ def create_domain(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig) ->
     for _ in range(CREATE_ATTEMPTS):
         domid = xenctrl.domain_create(wanted)
         try:
-            recent = domid_history.is_recent(domid)
+            recent = domid_history.is_recent(domid, run_dir)
         except OSError:
             recent = False
         if not recent:

@@ -19,9 +19,6 @@ from libxlsr.errors import LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.events.chain import Done
 
-LOCK_FILE = Path("/var/lock/xl")
-"""XL_LOCK_FILE. xl.conf's ``lockfile`` is not looked at."""
-
 LOCK_TIMEOUT = 600.0
 """Seconds; xl waits for ever. Its holder may be reading a large image."""
 
@@ -36,7 +33,7 @@ def _whole_file(kind: int) -> bytes:
 class CreationLock:
     """The step that waits for the lock, which is then held until ``close``."""
 
-    def __init__(self, ctx: Context, path: Path = LOCK_FILE) -> None:
+    def __init__(self, ctx: Context, path: Path) -> None:
         self._ctx = ctx
         self._path = path
         self._fd: int | None = None

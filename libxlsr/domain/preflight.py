@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from libxlsr.domain import identity, memory
@@ -10,6 +9,7 @@ from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.device_model.program import needs_device_model, program_of
 from libxlsr.domain.devices import checks as device_checks
 from libxlsr.domain.devices.plan import ATTACHED
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.formats.text import printable
 from libxlsr.xen.hostinfo import PhysInfo
@@ -20,34 +20,32 @@ HVM_MAX_VCPUS = 128
 """xen/hvm/hvm_info_table.h."""
 
 
-def require_root() -> None:
-    """Raises TargetError: Xen's devices and xenstore are root's."""
-    if os.geteuid() != 0:
-        raise TargetError(
-            "restoring a domain takes root",
-            remedy="run it with sudo, or restore into files (--target image)",
-        )
-
-
-def check(config: DomainConfig, xenctrl: Xenctrl, xenstore: Xenstore, *, may_balloon: bool) -> None:
+def check(
+    config: DomainConfig,
+    host: XenHost,
+    xenctrl: Xenctrl,
+    xenstore: Xenstore,
+    *,
+    may_balloon: bool,
+) -> None:
     """Raises one TargetError that names everything that stands in the way."""
-    host = xenctrl.physinfo()
+    info = xenctrl.physinfo()
     problems = [
-        *guest_type_problems(config, host),
+        *guest_type_problems(config, info),
         *label_problems(config),
         *device_problems(config),
-        *device_model_problems(config),
-        *device_checks.problems(config, xenstore),
+        *device_model_problems(config, host),
+        *device_checks.problems(config, host, xenstore),
         *identity.problems(config, xenctrl, xenstore),
     ]
     if not may_balloon:
-        problems += memory_problems(config, host)
+        problems += memory_problems(config, info)
     _raise(problems)
 
 
-def check_disks(config: DomainConfig, xenstore: Xenstore) -> None:
+def check_disks(config: DomainConfig, host: XenHost, xenstore: Xenstore) -> None:
     """The part of ``check`` that others can change while the stream is read. Raises as it does."""
-    _raise([*device_checks.problems(config, xenstore)])
+    _raise([*device_checks.problems(config, host, xenstore)])
 
 
 def _raise(problems: Sequence[str]) -> None:
@@ -92,11 +90,11 @@ def label_problems(config: DomainConfig) -> Iterator[str]:
         )
 
 
-def device_model_problems(config: DomainConfig) -> Iterator[str]:
+def device_model_problems(config: DomainConfig, host: XenHost) -> Iterator[str]:
     """A device model that can't be started."""
     if needs_device_model(config):
         try:
-            program_of(config)
+            program_of(config, host)
         except LibxlsrError as error:
             yield str(error)
 

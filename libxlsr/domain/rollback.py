@@ -16,6 +16,7 @@ from typing import Callable
 from libxlsr.domain.device_model.model import DeviceModel
 from libxlsr.domain.devices.attaching import Attaching
 from libxlsr.domain.devices.destruction import destroy
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.save_helper.parent import RestoreHelper
 from libxlsr.domain.undo import Undo
 from libxlsr.errors import LibxlsrError, TargetError
@@ -46,6 +47,7 @@ class Rollback:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         undo: Undo,
         *,
         helper: RestoreHelper | None,
@@ -56,6 +58,7 @@ class Rollback:
         on_done: Callable[[list[LibxlsrError]], object],
     ) -> None:
         self._ctx = ctx
+        self._host = host
         self._undo = undo
         self._helper = helper
         self._model = model
@@ -94,6 +97,7 @@ class Rollback:
             return
         destroy(
             self._ctx,
+            self._host,
             large.domid,
             self._large_domain_destroyed,
             timeout=LARGE_DESTROY_TIMEOUT,

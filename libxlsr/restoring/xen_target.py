@@ -25,6 +25,7 @@ from libxlsr.domain.device_model.model import DeviceModel
 from libxlsr.domain.device_model.program import needs_device_model
 from libxlsr.domain.devices.attaching import Attaching
 from libxlsr.domain.devices.plan import plan, writable_files
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.libxl_files import domid_history, userdata
 from libxlsr.domain.overrides import apply_overrides
 from libxlsr.domain.rollback import Rollback
@@ -78,8 +79,12 @@ class XenTarget:
 
     name = "xen"
 
-    def __init__(self, ctx: Context, options: XenOptions | None = None) -> None:
+    def __init__(
+        self, ctx: Context, options: XenOptions | None = None, host: XenHost | None = None
+    ) -> None:
+        """``host`` is where the domain is restored; None: this machine."""
         self._ctx = ctx
+        self._host = host or XenHost()
         self._options = options or XenOptions()
         self._hooks: TargetHooks | None = None
         self._config: DomainConfig | None = None
@@ -124,18 +129,19 @@ class XenTarget:
 
     def _check(self, image: ImageDescription) -> None:
         config = self._config = self._read_config(image)
-        preflight.require_root()
-        xenctrl = self._xenctrl = Xenctrl()
-        xenstore = self._xenstore = Xenstore()
+        self._host.require_root()
+        xenctrl = self._xenctrl = self._host.open_xenctrl()
+        xenstore = self._xenstore = self._host.open_xenstore()
         self._watches = Watches(self._ctx, xenstore)
-        preflight.check(config, xenctrl, xenstore, may_balloon=self._options.balloon)
+        preflight.check(config, self._host, xenctrl, xenstore, may_balloon=self._options.balloon)
         assert self._hooks is not None
         spare = self._options.spare_helper
-        self._helper = RestoreHelper(self._ctx) if spare is None else spare.take()
+        self._helper = RestoreHelper(self._ctx, self._host) if spare is None else spare.take()
         devices = plan(config)
         if devices:
             self._attaching = Attaching(
                 self._ctx,
+                self._host,
                 devices,
                 files=writable_files(config.device_config.disks),
                 timeout=self._hooks.timeouts.hotplug,
@@ -145,7 +151,7 @@ class XenTarget:
 
     def _ballooning(self) -> Iterator[Step]:
         xenctrl, xenstore, config = self._parts()
-        self._creation_lock = CreationLock(self._ctx)
+        self._creation_lock = CreationLock(self._ctx, self._host.lock_file)
         yield self._creation_lock
         yield from ballooning(self._ctx, xenctrl, xenstore, config, self._undo)
 
@@ -164,7 +170,7 @@ class XenTarget:
     def _make_domain(self) -> None:
         xenctrl, xenstore, config = self._parts()
         identity.require_free(config, xenctrl, xenstore)
-        domid = self._domid = create.create_domain(xenctrl, xenstore, config)
+        domid = self._domid = create.create_domain(xenctrl, xenstore, config, self._host.run_dir)
         self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
         self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
 
@@ -214,9 +220,14 @@ class XenTarget:
         create.set_scheduling(xenctrl, config, state.domid)
         self._undo.push(
             f"the userdata of domain {state.domid}",
-            lambda: userdata.remove_all(state.domid, config.uuid),
+            lambda: userdata.remove_all(state.domid, config.uuid, self._host.lib_dir),
         )
-        userdata.store_config(state.domid, config.uuid, userdata.without_attached(config.json))
+        userdata.store_config(
+            state.domid,
+            config.uuid,
+            userdata.without_attached(config.json),
+            self._host.lib_dir,
+        )
 
     def _look_at_progress(self, fd: int, start: int | None) -> None:
         self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._tick, fd, start)
@@ -280,7 +291,9 @@ class XenTarget:
             yield Call(self._ctx, check)
             state = self._dm_state
             if state is None:
-                state = self._dm_state = emulator_state.StateFile(self._ctx, self._known_domid())
+                state = self._dm_state = emulator_state.StateFile(
+                    self._ctx, self._known_domid(), self._host.lib_dir
+                )
                 self._undo.push(f"the file {state.path}", state.remove)
             yield Wait(functools.partial(state.write, record.context), state.stop)
 
@@ -315,12 +328,13 @@ class XenTarget:
         yield Call(self._ctx, self._check_state)
         yield Call(self._ctx, self._introduce)
         # Somebody may have taken a disk since: the stream can have taken long.
-        yield Call(self._ctx, lambda: preflight.check_disks(config, xenstore))
+        yield Call(self._ctx, lambda: preflight.check_disks(config, self._host, xenstore))
         if attaching is not None:
             yield from attaching.steps(domid, attaching.plan.before_device_model)
         if needs_device_model(config):
             model = self._device_model = DeviceModel(
                 self._ctx,
+                self._host,
                 xenstore,
                 config,
                 self._known_domid(),
@@ -361,8 +375,10 @@ class XenTarget:
         """libxl has written the devices down as it attached them; the image's order is kept."""
         _xenctrl, _xenstore, config = self._parts()
         domid = self._known_domid()
-        attached = userdata.load_config(domid, config.uuid)
-        userdata.store_config(domid, config.uuid, userdata.with_attached(config.json, attached))
+        lib_dir = self._host.lib_dir
+        attached = userdata.load_config(domid, config.uuid, lib_dir)
+        whole = userdata.with_attached(config.json, attached)
+        userdata.store_config(domid, config.uuid, whole, lib_dir)
 
     def _let_go(self, done: FinishDone) -> None:
         """The domain is whole: let it run. Nothing is undone after that."""
@@ -414,6 +430,7 @@ class XenTarget:
 
         Rollback(
             self._ctx,
+            self._host,
             self._undo,
             helper=self._helper,
             model=self._device_model,
@@ -471,7 +488,7 @@ class XenTarget:
         except LibxlsrError as error:
             log.warning("%s; it is destroyed all the same", error)
         try:
-            domid_history.mark_recent(domid)
+            domid_history.mark_recent(domid, self._host.run_dir)
         except OSError as error:
             log.warning("domain id %d is not marked as recently used: %s", domid, error)
         self._xenctrl.domain_destroy(domid)

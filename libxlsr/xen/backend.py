@@ -73,9 +73,9 @@ def available() -> bool:
     return True
 
 
-def built_for() -> str:
+def built_for(backend: Backend | None = None) -> str:
     """The Xen version that the module was compiled for, such as "4.17.0"."""
-    ffi, lib = load()
+    ffi, lib = backend or load()
     return ffi.string(lib.xlsr_built_for_xen()).decode()
 
 
@@ -94,13 +94,13 @@ def _unavailable(error: ImportError) -> BackendUnavailable:
     return BackendUnavailable(message, remedy=_HOW_TO_BUILD)
 
 
-def require_same_release(running: str) -> None:
+def require_same_release(running: str, backend: Backend | None = None) -> None:
     """Compare the module with the hypervisor's version ("4.17.5"), major and minor.
 
     Raises ``BackendUnavailable`` where they differ: Xen's control interface is stable within a
     release only (XEN_DOMCTL_INTERFACE_VERSION, xen/domctl.h).
     """
-    built = built_for()
+    built = built_for(backend)
     if built.split(".")[:2] != running.split(".")[:2]:
         raise BackendUnavailable(
             f"libxlsr was built for Xen {built}, but Xen {running} is running",

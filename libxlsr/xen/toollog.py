@@ -54,14 +54,16 @@ class ToolLog:
         *,
         on_line: Callable[[LogLine], None] | None = None,
         on_progress: Callable[[ToolProgress], None] | None = None,
+        backend: Backend | None = None,
     ) -> None:
-        self._backend = load()
-        _bind(self._backend)
+        self.backend = backend or load()
+        """The libraries that log through it."""
+        _bind(self.backend)
         self._on_line = on_line or _to_logging
         self._on_progress = on_progress
         self._last: deque[LogLine] = deque(maxlen=LAST_LINES)
         self._failure: BaseException | None = None
-        ffi, lib = self._backend
+        ffi, lib = self.backend
         self._handle = ffi.new_handle(self)
         self._logger = ffi.new("struct xlsr_logger *")
         lib.xlsr_logger_init(self._logger, self._handle)
@@ -69,11 +71,11 @@ class ToolLog:
     @property
     def pointer(self) -> CData:
         """The ``xentoollog_logger *`` for a C function."""
-        return self._backend.lib.xlsr_logger_vtable(self._logger)
+        return self.backend.lib.xlsr_logger_vtable(self._logger)
 
     def say(self, level: int, text: str, *, context: str = "", errno: int = -1) -> None:
         """Log a line through C, as the libraries do; ``level`` is an XTL_… number."""
-        self._backend.lib.xlsr_logger_say(
+        self.backend.lib.xlsr_logger_say(
             self._logger, level, errno, context.encode(), text.encode()
         )
 
@@ -108,13 +110,13 @@ def _to_logging(line: LogLine) -> None:
     log.log(line.level, "%s", line, extra=extra)
 
 
-_bound = False
+_bound: Backend | None = None
 
 
 def _bind(backend: Backend) -> None:
     """Give the two extern "Python" functions of the compiled module their bodies, once."""
     global _bound
-    if _bound:
+    if _bound is backend:
         return
     ffi, lib = backend
     levels = {
@@ -157,4 +159,4 @@ def _bind(backend: Backend) -> None:
         except BaseException as failure:  # no exception may cross C
             toollog._park(failure)
 
-    _bound = True
+    _bound = backend

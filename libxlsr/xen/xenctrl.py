@@ -58,20 +58,20 @@ class Xenctrl(Handle):
     """
 
     def __init__(self, log: ToolLog | None = None) -> None:
-        """Open it. Raises ``BackendUnavailable`` where there is no Xen, ``TargetError`` where
-        Xen is there but says no (not root), and refuses a Xen that the module was not built for.
+        """Open it, through the libraries that ``log`` is for. Raises ``BackendUnavailable`` where
+        there is no Xen, ``TargetError`` where Xen is there but says no (not root), and refuses a
+        Xen that the module was not built for.
         """
-        loaded = backend.load()
-        self.ffi: FFI = loaded.ffi
-        self.lib: Lib = loaded.lib
         self.log = log or ToolLog()
+        self.ffi: FFI = self.log.backend.ffi
+        self.lib: Lib = self.log.backend.lib
         pointer = self.log.pointer
         self._xch: CData | None = self.lib.xc_interface_open(pointer, pointer, 0)
         if self._xch == self.ffi.NULL:
             self._xch = None
             raise self._cannot_open(self.ffi.errno)
         try:
-            backend.require_same_release(self.xen_version().release)
+            backend.require_same_release(self.xen_version().release, self.log.backend)
         except BaseException:
             self.close()
             raise

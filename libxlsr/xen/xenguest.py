@@ -10,7 +10,7 @@ import enum
 from typing import Callable, NamedTuple, Protocol
 
 from libxlsr.errors import TargetError
-from libxlsr.xen.backend import Backend, load
+from libxlsr.xen.backend import Backend
 from libxlsr.xen.rawlib import CData
 from libxlsr.xen.xenctrl import Xenctrl
 
@@ -92,14 +92,14 @@ class _Payload:
             return on_failure
 
 
-def reserve_heap() -> None:
+def reserve_heap(xenctrl: Xenctrl) -> None:
     """Have the heap hold what a restore will need, and keep it.
 
     libxenguest allocates each record anew. Left to itself the C library maps and unmaps the first
     of them, and each new page is a fault that in a paravirtual dom0 goes through the hypervisor.
     For a process that does nothing else.
     """
-    load().lib.xlsr_reserve_heap(RESTORE_HEAP)
+    xenctrl.lib.xlsr_reserve_heap(RESTORE_HEAP)
 
 
 def domain_restore(
@@ -112,9 +112,8 @@ def domain_restore(
     that libxenguest refused. A malformed stream can make it abort the process: call it in one
     that may die.
     """
-    loaded = load()
-    _bind(loaded)
-    ffi, lib = loaded
+    _bind(xenctrl.log.backend)
+    ffi, lib = xenctrl.log.backend
     payload = _Payload(callbacks)
     handle = ffi.new_handle(payload)
     store_gfn = ffi.new("unsigned long *")
@@ -208,13 +207,13 @@ def set_domain_cpu_policy(
     return PolicyRefused(number, leaf, subleaf, msr)
 
 
-_bound = False
+_bound: Backend | None = None
 
 
 def _bind(backend: Backend) -> None:
     """Give the extern "Python" callbacks of the compiled module their bodies, once."""
     global _bound
-    if _bound:
+    if _bound is backend:
         return
     ffi, lib = backend
 
@@ -262,4 +261,4 @@ def _bind(backend: Backend) -> None:
 
         payload.call(answer, on_failure=0)
 
-    _bound = True
+    _bound = backend

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from libxlsr.errors import TargetError
-from libxlsr.xen import backend
+from libxlsr.xen.backend import XenlightBackend, load_xenlight
 from libxlsr.xen.handle import Handle
 from libxlsr.xen.rawlib import FFI, CData, XenlightLib
 from libxlsr.xen.toollog import ToolLog
@@ -32,10 +32,10 @@ class DeviceKind(enum.Enum):
 class Xenlight(Handle):
     """A ``libxl_ctx``. A context manager; closing twice is harmless."""
 
-    def __init__(self, log: ToolLog) -> None:
+    def __init__(self, log: ToolLog, libxenlight: XenlightBackend | None = None) -> None:
         """Open it. Raises ``BackendUnavailable`` where the module was not built, ``TargetError``
         where libxenlight can't be started."""
-        loaded = backend.load_xenlight()
+        loaded = libxenlight or load_xenlight()
         self._ffi: FFI = loaded.ffi
         self._lib: XenlightLib = loaded.lib
         self._log = log

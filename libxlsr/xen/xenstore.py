@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Callable, NamedTuple, TypeVar
 
 from libxlsr.errors import BackendUnavailable, TargetError
-from libxlsr.xen import backend
+from libxlsr.xen.backend import Backend, load
 from libxlsr.xen.handle import Handle
 from libxlsr.xen.rawlib import FFI, CData, Lib
 from libxlsr.xen.xenctrl import NO_XEN_REMEDY
@@ -164,9 +164,9 @@ class TransactionConflict(TargetError):
 class Xenstore(Nodes, Handle):
     """A connection to xenstored. A context manager; closing twice is harmless."""
 
-    def __init__(self) -> None:
+    def __init__(self, libraries: Backend | None = None) -> None:
         """Connect. Raises ``BackendUnavailable`` where no xenstored can be reached."""
-        loaded = backend.load()
+        loaded = libraries or load()
         self.ffi: FFI = loaded.ffi
         self.lib: Lib = loaded.lib
         super().__init__(self, 0)

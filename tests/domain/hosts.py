@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from libxlsr.domain.host import XenHost
 from libxlsr.xen.hostinfo import PhysInfo
 
 HOST = PhysInfo(
@@ -20,3 +23,12 @@ HOST = PhysInfo(
     directio=False,
     grant_versions=2,
 )
+
+
+def host_below(root: Path) -> XenHost:
+    """One whose files are below a directory, and which has none yet."""
+    host = XenHost(root)
+    for directory in (host.run_dir, host.lib_dir, host.log_dir, host.script_dir):
+        directory.mkdir(parents=True)
+    host.lock_file.parent.mkdir(parents=True)
+    return host

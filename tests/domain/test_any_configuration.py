@@ -24,6 +24,7 @@ from libxlsr.domain.device_model.args import Sockets, arguments
 from libxlsr.domain.device_model.program import needs_device_model
 from libxlsr.domain.devices import checks as device_checks
 from libxlsr.domain.devices.plan import batches, plan
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.libxl_files import userdata
 from libxlsr.domain.overrides import apply_overrides
 from libxlsr.errors import LibxlsrError
@@ -296,7 +297,7 @@ def make_all_of(config: DomainConfig) -> None:
     store: Any = FakeXenstore()
     list(preflight.guest_type_problems(config, HOST))
     list(preflight.device_problems(config))
-    list(device_checks.problems(config, store))
+    list(device_checks.problems(config, XenHost(), store))
     needs_device_model(config)
     planned = plan(config)
     list(batches(planned.after_device_model))
@@ -305,7 +306,7 @@ def make_all_of(config: DomainConfig) -> None:
     state = BuildState(7, store_port=1, store_domid=0, console_port=2, console_domid=0)
     xenstore_nodes.create(store, config, state, is_alive=lambda _domid: True)
     assert all(len(value.encode()) <= 4096 for value in store.values.values())
-    arguments("/qemu", config, 7, sockets=Sockets.of(7), state_fd=3)
+    arguments("/qemu", config, 7, sockets=Sockets.of(7, XenHost().run_dir), state_fd=3)
     config.userdata_json()
     userdata.without_attached(config.json)
     attached = {name: config.json.get(name, []) for name in ("disks", "nics")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,12 +39,12 @@ class Counting(FakeXenctrl):
 @pytest.fixture(autouse=True)
 def recent_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(create, "creation_of", lambda *_args: None)
-    monkeypatch.setattr(domid_history, "is_recent", lambda domid: domid <= RECENT)
+    monkeypatch.setattr(domid_history, "is_recent", lambda domid, _run_dir: domid <= RECENT)
 
 
 def created(xenctrl: Any, image_config: xl.Config) -> int:
     store: Any = FakeXenstore()
-    return create.create_domain(xenctrl, store, read_config(image_config))
+    return create.create_domain(xenctrl, store, read_config(image_config), Path("/nowhere"))
 
 
 def test_one_that_was_in_use_a_moment_ago_is_not_taken(image_config: xl.Config) -> None:

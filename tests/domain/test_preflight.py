@@ -9,6 +9,7 @@ import pytest
 
 from libxlsr.domain import preflight
 from libxlsr.domain.config import read_config
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.overrides import apply_overrides
 from libxlsr.domain.preflight import guest_type_problems
 from libxlsr.errors import TargetError
@@ -22,12 +23,12 @@ from .hosts import HOST
 def test_it_takes_root(monkeypatch: pytest.MonkeyPatch, user: int) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(TargetError, match=r"takes root; .*sudo.*--target image"):
-        preflight.require_root()
+        XenHost().require_root()
 
 
 def test_root_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    preflight.require_root()
+    XenHost().require_root()
 
 
 @pytest.mark.parametrize(
@@ -90,13 +91,13 @@ def test_one_message_names_every_problem(image_config: xl.Config) -> None:
         def read(self, _path: str) -> None:
             return None
 
-    host = cast(Any, Host())
+    xen, here = cast(Any, Host()), XenHost()
     with pytest.raises(TargetError) as caught:
-        preflight.check(read_config(image_config), host, host, may_balloon=False)
+        preflight.check(read_config(image_config), here, xen, xen, may_balloon=False)
     assert "can't be restored here: this host runs no PVH guests" in str(caught.value)
     assert "KiB are missing" in str(caught.value)
     with pytest.raises(TargetError) as caught:
-        preflight.check(read_config(image_config), host, host, may_balloon=True)
+        preflight.check(read_config(image_config), here, xen, xen, may_balloon=True)
     assert "KiB are missing" not in str(caught.value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,23 +13,25 @@ import pytest
 from libxlsr.domain import create, preflight
 from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.create import BuildState
-from libxlsr.domain.creation_lock import CreationLock
 from libxlsr.domain.devices import destruction
-from libxlsr.domain.libxl_files import domid_history, userdata
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.save_helper import parent
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.formats import xl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.restoring import xen_target as target_module
 from libxlsr.restoring.target import CheckpointDone, ImageDescription, LibxcOutcome
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.restoring.xen_target import XenOptions, XenTarget
 from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.testing.stepping import run_until
 
+from ..domain.conftest import image_config, tree
 from ..domain.fake_host import FakeXenctrl, FakeXenstore
 from ..helper.unkillable import unkillable
+
+__all__ = ["image_config", "tree"]
+"""Fixtures."""
 
 NEW_UUID = [("uuid", "13b086ae-4a23-480c-a9b5-26f262d40000")]
 
@@ -53,15 +54,26 @@ class Hooks:
         done(CheckpointReply.SUCCESS, 0)
 
 
-class Host:
-    """What the targets are in, and where libxl's files are."""
+class Host(XenHost):
+    """What the targets are in."""
 
-    def __init__(self, lib_dir: Path) -> None:
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self.xen = FakeXenctrl()
         self.store = FakeXenstore()
-        self.lib_dir = lib_dir
 
-    def create_domain(self, _xenctrl: object, _xenstore: object, config: DomainConfig) -> int:
+    def require_root(self) -> None:
+        pass
+
+    def open_xenctrl(self) -> Any:
+        return self.xen
+
+    def open_xenstore(self) -> Any:
+        return self.store
+
+    def create_domain(
+        self, _xenctrl: object, _xenstore: object, config: DomainConfig, _run_dir: Path
+    ) -> int:
         return self.xen.create(config.uuid)
 
     @staticmethod
@@ -74,17 +86,12 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    monkeypatch.setattr(parent, "WORKER", f"{__package__}.waiting_worker")
-    monkeypatch.setattr(target_module, "Xenctrl", lambda: host.xen)
-    monkeypatch.setattr(target_module, "Xenstore", lambda: host.store)
-    monkeypatch.setattr(preflight, "require_root", lambda: None)
+    for directory in (host.run_dir, host.lib_dir, host.lock_file.parent):
+        directory.mkdir(parents=True)
+    monkeypatch.setattr(parent, "WORKER", "tests.domain.waiting_worker")
     monkeypatch.setattr(create, "create_domain", host.create_domain)
     monkeypatch.setattr(create, "set_up_domain", host.set_up_domain)
     monkeypatch.setattr(create, "set_scheduling", lambda *_args: None)
-    monkeypatch.setattr(domid_history, "mark_recent", lambda _domid: None)
-    for name in ("store_config", "remove_all"):
-        there = functools.partial(getattr(userdata, name), lib_dir=tmp_path)
-        monkeypatch.setattr(userdata, name, there)
     return host
 
 
@@ -94,13 +101,14 @@ class Running:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         config: xl.Config,
         changes: list[tuple[str, str]],
         *,
         balloon: bool = False,
     ) -> None:
         self.ctx = ctx
-        self.target = XenTarget(ctx, XenOptions(overrides=changes, balloon=balloon))
+        self.target = XenTarget(ctx, XenOptions(overrides=changes, balloon=balloon), host)
         self.hooks = Hooks()
         self.prepared: list[LibxlsrError | None] = []
         self.read: list[LibxlsrError | None] = []
@@ -132,16 +140,16 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def both(
-    ctx: Context, config: xl.Config, changes: list[tuple[str, str]]
+    ctx: Context, host: Host, config: xl.Config, changes: list[tuple[str, str]]
 ) -> tuple[Running, Running]:
     """Two restores of one image whose preparations overlap, the second with changes."""
-    first, second = Running(ctx, config, []), Running(ctx, config, changes)
+    first, second = Running(ctx, host, config, []), Running(ctx, host, config, changes)
     run_until(ctx, lambda: bool(first.prepared and second.prepared))
     return first, second
 
 
 def test_an_abort_right_behind_prepare(ctx: Context, host: Host, image_config: xl.Config) -> None:
-    restore, reason = Running(ctx, image_config, []), TargetError("enough")
+    restore, reason = Running(ctx, host, image_config, []), TargetError("enough")
     restore.target.abort(reason)
     run_until(ctx, lambda: bool(restore.prepared))
     assert restore.prepared == [reason]
@@ -152,7 +160,7 @@ def test_an_abort_right_behind_prepare(ctx: Context, host: Host, image_config: x
 def test_of_two_with_one_uuid_one_gets_no_domain(
     ctx: Context, host: Host, image_config: xl.Config
 ) -> None:
-    first, second = both(ctx, image_config, [("name", "other")])
+    first, second = both(ctx, host, image_config, [("name", "other")])
     assert first.prepared == [None]
     assert "domain 1 has the UUID" in str(second.prepared[0])
     assert list(host.xen.by_id) == [1]
@@ -164,7 +172,7 @@ def test_of_two_with_one_uuid_one_gets_no_domain(
 def test_the_one_that_loses_its_name_leaves_the_others_nodes_and_files(
     ctx: Context, host: Host, image_config: xl.Config, stream: BinaryIO
 ) -> None:
-    first, second = both(ctx, image_config, NEW_UUID)
+    first, second = both(ctx, host, image_config, NEW_UUID)
     assert (first.prepared, second.prepared) == ([None], [None])
     first.go_on(stream)
     before = dict(host.store.values), set(host.lib_dir.iterdir())
@@ -188,7 +196,7 @@ def test_a_uuid_that_was_taken_while_dom0_was_ballooned(
         host.xen.create(uuid.UUID(image_config.uuid))
 
     monkeypatch.setattr(preflight, "check", check)
-    restore = Running(ctx, image_config, [])
+    restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     assert "domain 1 has the UUID" in str(restore.prepared[0])
     assert restore.roll_back() is None
@@ -199,7 +207,7 @@ def test_a_domain_that_xen_does_not_tell_of_is_destroyed(
     ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libxlsr.domain.rollback.DESTROY_TIMEOUT", 0.0)
-    restore = Running(ctx, image_config, [])
+    restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     host.xen.fail_info = TargetError("could not ask for domain 1", errno=errno.EFAULT)
     error = restore.roll_back()
@@ -208,7 +216,7 @@ def test_a_domain_that_xen_does_not_tell_of_is_destroyed(
 
 
 def test_an_error_that_passes_is_none(ctx: Context, host: Host, image_config: xl.Config) -> None:
-    restore = Running(ctx, image_config, [])
+    restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     answers = iter([TargetError("not now"), TargetError("not now")])
 
@@ -233,8 +241,8 @@ def test_a_large_domain_is_destroyed_in_a_child(
     worker: str,
 ) -> None:
     """And by the loop, where the child can't."""
-    monkeypatch.setattr(destruction, "DESTROY_WORKER", f"{__package__}.devices.{worker}")
-    restore = Running(ctx, image_config, [])
+    monkeypatch.setattr(destruction, "DESTROY_WORKER", f"tests.domain.devices.{worker}")
+    restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     host.xen.by_id[1] = host.xen.by_id[1]._replace(total_bytes=1 << 30)
     assert restore.roll_back() is None
@@ -245,7 +253,7 @@ def test_a_large_domain_is_destroyed_in_a_child(
 def test_a_helper_that_can_not_be_killed_is_named_and_the_rest_undone(
     ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore = Running(ctx, image_config, [])
+    restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     pid = restore.target.helper_pid
     with unkillable(monkeypatch):
@@ -259,17 +267,13 @@ def test_one_that_may_balloon_dom0_keeps_others_from_counting_memory(
     ctx: Context,
     host: Host,
     image_config: xl.Config,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
 ) -> None:
-    lock = functools.partial(CreationLock, path=tmp_path / "xl")
-    monkeypatch.setattr(target_module, "CreationLock", lock)
-    first = Running(ctx, image_config, [], balloon=True)
+    first = Running(ctx, host, image_config, [], balloon=True)
     run_until(ctx, lambda: bool(first.prepared))
     assert first.prepared == [None]
     changes = [("name", "other"), ("uuid", "new")]
-    second = Running(ctx, image_config, changes, balloon=True)
-    third = Running(ctx, image_config, [("name", "third"), ("uuid", "new")])
+    second = Running(ctx, host, image_config, changes, balloon=True)
+    third = Running(ctx, host, image_config, [("name", "third"), ("uuid", "new")])
     run_until(ctx, lambda: bool(third.prepared))  # has nothing to do with the lock
     assert (second.prepared, third.prepared) == ([], [None])
     assert first.roll_back() is None

@@ -58,13 +58,13 @@ def test_any_other_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("running", ["4.17.0", "4.17.5", "4.17.5-pre"])
 def test_the_same_release_will_do(monkeypatch: pytest.MonkeyPatch, running: str) -> None:
-    monkeypatch.setattr(backend, "built_for", lambda: "4.17.0")
+    monkeypatch.setattr(backend, "built_for", lambda _backend: "4.17.0")
     backend.require_same_release(running)
 
 
 @pytest.mark.parametrize("running", ["4.18.0", "4.1.7", "5.17.0", "4.170.0"])
 def test_another_release_is_refused(monkeypatch: pytest.MonkeyPatch, running: str) -> None:
-    monkeypatch.setattr(backend, "built_for", lambda: "4.17.0")
+    monkeypatch.setattr(backend, "built_for", lambda _backend: "4.17.0")
     with pytest.raises(BackendUnavailable, match=f"built for Xen 4.17.0, but Xen {running} is"):
         backend.require_same_release(running)
 

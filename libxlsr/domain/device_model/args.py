@@ -12,15 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.devices.config import DeviceConfig, Disk, DiskPlace, Hvm, Vnc
 from libxlsr.errors import UsageError
 
 log = logging.getLogger(__name__)
-
-RUN_DIR = "/var/run/xen"
-"""XEN_RUN_DIR. Distributions build Xen with localstatedir=/var."""
 
 BELOW_4G_MMIO_START = 0xF0000000
 """HVM_BELOW_4G_MMIO_START (xen/include/public/hvm/e820.h)."""
@@ -41,7 +39,7 @@ class Sockets:
     """xentop's and others' (libxenstat)."""
 
     @classmethod
-    def of(cls, domid: int, run_dir: str = RUN_DIR) -> Sockets:
+    def of(cls, domid: int, run_dir: Path) -> Sockets:
         return cls(f"{run_dir}/qmp-libxl-{domid}", f"{run_dir}/qmp-libxenstat-{domid}")
 
 

@@ -17,9 +17,6 @@ from libxlsr.formats import libxl
 from libxlsr.guest_state.qemu_state import QEMU_VM_FILE_MAGIC
 from libxlsr.xen.xenstore import Transaction, Xenstore
 
-LIB_DIR = Path("/var/lib/xen")
-"""XEN_LIB_DIR. Distributions build Xen with localstatedir=/var."""
-
 
 def check_keys(record: libxl.EmulatorXenstoreData) -> None:
     """Raises StreamError where they are not those of the device model that will be started.
@@ -104,7 +101,7 @@ class ModelNode:
 class StateFile:
     """libxl's file with the device model's state, from the stream until QEMU has read it."""
 
-    def __init__(self, ctx: Context, domid: int, lib_dir: Path = LIB_DIR) -> None:
+    def __init__(self, ctx: Context, domid: int, lib_dir: Path) -> None:
         self.path = lib_dir / f"qemu-resume.{domid}"
         self._copier = Datacopier(ctx)
         self._fd = -1

@@ -6,14 +6,11 @@ import contextlib
 import os
 from pathlib import Path
 
-LOG_DIR = Path("/var/log/xen")
-"""XEN_LOG_DIR. Distributions build Xen with localstatedir=/var."""
-
 PREDECESSORS = 10
 TAIL = 4096
 
 
-def open_log(name: str, log_dir: Path = LOG_DIR) -> tuple[Path, int]:
+def open_log(name: str, log_dir: Path) -> tuple[Path, int]:
     """Begin NAME.log anew, the old one becomes NAME.log.1: its path, and an fd to append to it.
 
     Raises OSError.

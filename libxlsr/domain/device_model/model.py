@@ -28,10 +28,11 @@ from typing import Any, Callable
 from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.device_model import emulator_state
 from libxlsr.domain.device_model.args import Sockets, arguments, environment
-from libxlsr.domain.device_model.log_file import LOG_DIR, last_line, open_log
-from libxlsr.domain.device_model.process import DOING, Process
+from libxlsr.domain.device_model.log_file import last_line, open_log
+from libxlsr.domain.device_model.process import DOING
 from libxlsr.domain.device_model.program import program_of
 from libxlsr.domain.device_model.qmp import Answer, QmpClient, QmpError, QmpLost
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError, TargetError, TimedOut, as_error
 from libxlsr.events import Context, TimeEvent
 from libxlsr.events.chain import Call, Chain, Done, Step, Wait
@@ -60,26 +61,25 @@ class DeviceModel:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         xenstore: Xenstore,
         config: DomainConfig,
         domid: int,
         state: emulator_state.StateFile | None = None,
         *,
         start_timeout: float | None = None,
-        log_dir: Path = LOG_DIR,
-        sockets: Sockets | None = None,
     ) -> None:
         self._ctx = ctx
+        self._host = host
         self._xenstore = xenstore
         self._config = config
         self._domid = domid
         self._node = emulator_state.ModelNode(xenstore, domid)
         self._state = state
-        self._sockets = Sockets.of(domid) if sockets is None else sockets
+        self._sockets = Sockets.of(domid, host.run_dir)
         self._start_timeout = start_timeout
-        self._log_dir = log_dir
         self._log_path: Path | None = None
-        self._process = Process(ctx, self._process_failed)
+        self._process = host.device_model_process(ctx, self._process_failed)
         self._qmp: QmpClient | None = None
         self._chain: Chain | None = None
         self._timer: TimeEvent | None = None
@@ -165,7 +165,7 @@ class DeviceModel:
             self._xenstore.write(f"/vm/{self._config.uuid}/vncpasswd", vnc.password)
 
     def _spawn(self) -> None:
-        program = program_of(self._config)
+        program = program_of(self._config, self._host)
         self._remove_sockets()
         with contextlib.ExitStack() as theirs:
             state_fd = None
@@ -181,7 +181,7 @@ class DeviceModel:
                 script_paths=self._script_paths(),
             )
             log.info("starting the device model: %s", " ".join(argv))
-            self._log_path, log_fd = open_log(f"qemu-dm-{self._config.name}", self._log_dir)
+            self._log_path, log_fd = open_log(f"qemu-dm-{self._config.name}", self._host.log_dir)
             theirs.callback(os.close, log_fd)
             self._process.spawn(
                 argv,

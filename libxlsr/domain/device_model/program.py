@@ -5,20 +5,9 @@ from __future__ import annotations
 import os
 
 from libxlsr.domain.config import DomainConfig
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import BackendUnavailable, TargetError
 from libxlsr.formats.text import printable
-
-PROGRAMS = (
-    "/usr/libexec/xen-qemu-system-i386",
-    "/usr/lib/xen/bin/qemu-system-i386",
-    "/usr/libexec/xen/bin/qemu-system-i386",
-    "/usr/local/lib/xen/bin/qemu-system-i386",
-    "/usr/bin/qemu-system-i386",
-    "/usr/local/bin/qemu-system-i386",
-    "/usr/bin/qemu-system-x86_64",
-)
-"""Where Xen's QEMU is: Debian, Xen's own build, distributions with one QEMU for all. libxl has the
-path compiled in, and tells it to nobody."""
 
 
 def needs_device_model(config: DomainConfig) -> bool:
@@ -36,13 +25,13 @@ def needs_device_model(config: DomainConfig) -> bool:
     return any(disk.in_qemu() for disk in devices.disks if disk.backend_domain is None)
 
 
-def program_of(config: DomainConfig) -> str:
+def program_of(config: DomainConfig, host: XenHost) -> str:
     """The device model's path. Raises BackendUnavailable or TargetError where it can't be run."""
     chosen = config.device_config.program
     if chosen is None:
-        for path in PROGRAMS:
+        for path in host.device_models:
             if os.access(path, os.X_OK):
-                return path
+                return str(path)
         raise BackendUnavailable(
             "Xen's QEMU is not installed", remedy="install it (Debian: qemu-system-xen)"
         )

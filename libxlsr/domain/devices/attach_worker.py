@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from libxlsr.helper.child import Channel
+from libxlsr.xen.backend import Backend, XenlightBackend
 from libxlsr.xen.toollog import LogLine, ToolLog
 from libxlsr.xen.xenlight import DeviceKind, Xenlight
 
 
-def run(channel: Channel) -> dict[str, Any]:
+def run(
+    channel: Channel,
+    backend: Backend | None = None,
+    libxenlight: XenlightBackend | None = None,
+) -> dict[str, Any]:
     """Attach devices to the domain ``domid``, in their order.
 
     They come in batches, each asked for with the call "next" when the one before is attached; an
@@ -24,7 +29,7 @@ def run(channel: Channel) -> dict[str, Any]:
     def on_line(line: LogLine) -> None:
         channel.log(line.level, str(line))
 
-    with Xenlight(ToolLog(on_line=on_line)) as xenlight:
+    with Xenlight(ToolLog(on_line=on_line, backend=backend), libxenlight) as xenlight:
         domid = channel.receive_work()["domid"]
         while devices := channel.call("next", {})["devices"]:
             _attach(xenlight, domid, devices)

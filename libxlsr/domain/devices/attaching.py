@@ -16,11 +16,12 @@ from typing import Any, Callable
 from libxlsr.domain.devices import hotplug
 from libxlsr.domain.devices.destruction import destroy
 from libxlsr.domain.devices.plan import Device, Plan, batch_words, batches
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.undo import summary
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, TimeEvent
 from libxlsr.events.chain import Done, Step, Wait
-from libxlsr.helper.parent import Helper, LogCallback
+from libxlsr.helper.parent import LogCallback
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Attaching:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         plan: Plan,
         *,
         files: Sequence[str],
@@ -55,10 +57,11 @@ class Attaching:
     ) -> None:
         self.plan = plan
         self._ctx = ctx
+        self._host = host
         self._files = files
         self._timeout = timeout
         self._on_log = on_log
-        self._helper = Helper(
+        self._helper = host.helper(
             ctx, ATTACH_WORKER, on_done=self._ended, on_log=on_log, on_call=self._asked
         )
         self._running = False
@@ -91,7 +94,7 @@ class Attaching:
     def _attach(self, domid: int, batch: list[Device], done: Done) -> None:
         self._raise_error()
         if self._domid is None:
-            self._loops_before = hotplug.loops_over(self._files)
+            self._loops_before = hotplug.loops_over(self._files, self._host.sys)
             self._domid = domid
             self._helper.begin({"domid": domid})
         self._done = done
@@ -178,20 +181,27 @@ class Attaching:
         if domid is None:
             done(left_behind)
             return
-        killed = hotplug.kill_scripts(domid)
+        killed = hotplug.kill_scripts(domid, self._host.proc)
         if killed:
             log.info("killed %d processes of domain %d's hotplug scripts", killed, domid)
 
         def destroyed(error: LibxlsrError | None) -> None:
-            hotplug.kill_scripts(domid)
+            hotplug.kill_scripts(domid, self._host.proc)
             errors = [failure for failure in (left_behind, error) if failure is not None]
             done(summary(errors + self._detach_loops()))
 
-        destroy(self._ctx, domid, destroyed, timeout=DESTROY_TIMEOUT, on_log=self._on_log)
+        destroy(
+            self._ctx,
+            self._host,
+            domid,
+            destroyed,
+            timeout=DESTROY_TIMEOUT,
+            on_log=self._on_log,
+        )
 
     def _detach_loops(self) -> list[LibxlsrError]:
         errors: list[LibxlsrError] = []
-        for device, file in hotplug.loops_over(self._files) - self._loops_before:
+        for device, file in hotplug.loops_over(self._files, self._host.sys) - self._loops_before:
             try:
                 hotplug.detach_loop(device)
             except OSError as error:

@@ -13,10 +13,9 @@ from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.devices import hotplug
 from libxlsr.domain.devices.config import Disk
 from libxlsr.domain.devices.plan import JSON_MAX, disk_words, json_length, plan
+from libxlsr.domain.host import XenHost
 from libxlsr.formats.text import printable
 from libxlsr.xen.xenstore import Xenstore
-
-SYS_NET = Path("/sys/class/net")
 
 DOM0 = (None, 0, "", "0", "Domain-0")
 """How a configuration says that a backend is in dom0."""
@@ -27,7 +26,7 @@ DISK_SCRIPT = "block"
 NIC_SCRIPT = "vif-bridge"
 
 
-def problems(config: DomainConfig, xenstore: Xenstore) -> Iterator[str]:
+def problems(config: DomainConfig, host: XenHost, xenstore: Xenstore) -> Iterator[str]:
     """What stands in the way, each as a part of a sentence."""
     planned = plan(config)
     for device in (*planned.before_device_model, *planned.after_device_model):
@@ -36,9 +35,9 @@ def problems(config: DomainConfig, xenstore: Xenstore) -> Iterator[str]:
     disks = config.device_config.disks
     users = list(disks_of_others(xenstore)) if disks else []
     for disk in disks:
-        yield from disk_problems(disk, users)
+        yield from disk_problems(disk, host, users)
     for number, nic in enumerate(config.json.get("nics", ())):
-        yield from nic_problems(number, nic)
+        yield from nic_problems(number, nic, host)
     for kind in ("vfbs", "vkbs"):
         for item in config.json.get(kind, ()):
             yield from _backend_problems(item, "framebuffer" if kind == "vfbs" else "keyboard")
@@ -47,7 +46,7 @@ def problems(config: DomainConfig, xenstore: Xenstore) -> Iterator[str]:
 # Disks.
 
 
-def disk_problems(disk: Disk, users: list[tuple[int, str, bool]]) -> Iterator[str]:
+def disk_problems(disk: Disk, host: XenHost, users: list[tuple[int, str, bool]]) -> Iterator[str]:
     """What is wrong with one disk. ``users`` is what `disks_of_others` found."""
     words = printable(disk_words(disk), 200)
     if disk.place is None:
@@ -59,23 +58,23 @@ def disk_problems(disk: Disk, users: list[tuple[int, str, bool]]) -> Iterator[st
         yield f"{words} is served by domain {disk.backend_domain}, which can't be restored"
         return
     if disk.script is not None:
-        yield from script_problems(disk.script, words)
+        yield from script_problems(disk.script, words, host)
         if os.path.basename(disk.script) != DISK_SCRIPT:
             return  # what its path means is between the configuration and the script
     elif not disk.in_qemu():
-        yield from script_problems(DISK_SCRIPT, words)
+        yield from script_problems(DISK_SCRIPT, words, host)
     if disk.path is None:
         if not disk.cdrom:
             yield f"{words} names no file"
         return
     try:
-        yield from _file_problems(disk, disk.path, words, users)
+        yield from _file_problems(disk, disk.path, words, host, users)
     except OSError as error:
         yield f"{words}: {os.strerror(error.errno or errno.EIO)}"
 
 
 def _file_problems(
-    disk: Disk, path: str, words: str, users: list[tuple[int, str, bool]]
+    disk: Disk, path: str, words: str, host: XenHost, users: list[tuple[int, str, bool]]
 ) -> Iterator[str]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
@@ -91,7 +90,7 @@ def _file_problems(
             return
     if disk.readwrite:
         busy = [path] if stat.S_ISBLK(status.st_mode) else []
-        busy += [device for device, _file in hotplug.loops_over([path])]
+        busy += [device for device, _file in hotplug.loops_over([path], host.sys)]
         for device in busy:
             if is_claimed(device):
                 yield f"{words} is in use here (mounted, or part of another device)"
@@ -132,7 +131,7 @@ def disks_of_others(xenstore: Xenstore) -> Iterator[tuple[int, str, bool]]:
 # Network cards.
 
 
-def nic_problems(number: int, nic: Mapping[str, Any]) -> Iterator[str]:
+def nic_problems(number: int, nic: Mapping[str, Any], host: XenHost) -> Iterator[str]:
     """What is wrong with one network card, in libxl's JSON."""
     words = f"network card {number}"
     for member in ("bridge", "script", "ifname", "gatewaydev", "model", "ip"):
@@ -145,36 +144,36 @@ def nic_problems(number: int, nic: Mapping[str, Any]) -> Iterator[str]:
         yield from backend
         return
     script = nic.get("script") or NIC_SCRIPT
-    yield from script_problems(script, words)
+    yield from script_problems(script, words, host)
     bridge = nic.get("bridge") or "xenbr0"
     # Other scripts have their own idea of what the name stands for (Open vSwitch: no device).
-    if os.path.basename(script) == NIC_SCRIPT and not is_bridge(bridge):
+    if os.path.basename(script) == NIC_SCRIPT and not is_bridge(bridge, host):
         yield f"{words} is meant for the bridge {printable(bridge, 40)}, which is not here"
     ifname = nic.get("ifname")
-    if ifname and _in_sys_net(ifname).exists():
+    if ifname and _in_sys_net(ifname, host).exists():
         yield f"the name {printable(ifname, 40)} of {words} is taken"
 
 
-def is_bridge(name: str) -> bool:
+def is_bridge(name: str, host: XenHost) -> bool:
     """Whether there is a network bridge of that name."""
-    return (_in_sys_net(name) / "bridge").is_dir()
+    return (_in_sys_net(name, host) / "bridge").is_dir()
 
 
-def _in_sys_net(name: str) -> Path:
+def _in_sys_net(name: str, host: XenHost) -> Path:
     # No interface's name has a slash (dev_valid_name, net/core/dev.c): one must not lead elsewhere.
-    return SYS_NET / name.replace("/", "!")
+    return host.sys / "class/net" / name.replace("/", "!")
 
 
 # Both.
 
 
-def script_problems(script: str, words: str) -> Iterator[str]:
+def script_problems(script: str, words: str, host: XenHost) -> Iterator[str]:
     """A script is a path, or a name in Xen's directory of them (libxl__abs_path)."""
     shown = printable(script, 80)
     if not os.path.isabs(script) and ".." in Path(script).parts:
-        yield f"the hotplug script {shown} of {words} is not in {hotplug.SCRIPT_DIR}"
+        yield f"the hotplug script {shown} of {words} is not in {host.script_dir}"
         return
-    path = hotplug.SCRIPT_DIR / script
+    path = host.script_dir / script
     if not path.is_file():
         yield f"the hotplug script {shown} of {words} is not here"
     elif not os.access(path, os.X_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from libxlsr.domain.devices.timed_child import TimedChild
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
 from libxlsr.events.chain import Done
@@ -11,13 +12,22 @@ from libxlsr.helper.parent import LogCallback
 DESTROY_WORKER = "libxlsr.domain.devices.destroy_worker"
 
 
-def destroy(ctx: Context, domid: int, done: Done, *, timeout: float, on_log: LogCallback) -> None:
+def destroy(
+    ctx: Context,
+    host: XenHost,
+    domid: int,
+    done: Done,
+    *,
+    timeout: float,
+    on_log: LogCallback,
+) -> None:
     """``done(error)`` comes from the event loop, within ``timeout`` seconds and a grace.
 
     ``on_log`` gets what libxl says.
     """
     child = TimedChild(
         ctx,
+        host,
         DESTROY_WORKER,
         {"domid": domid},
         doing=f"destroying domain {domid}",

@@ -15,11 +15,6 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PROC = Path("/proc")
-SYS_BLOCK = Path("/sys/block")
-SCRIPT_DIR = Path("/etc/xen/scripts")
-"""XEN_SCRIPT_DIR. Distributions build Xen with sysconfdir=/etc."""
-
 LOOP_CLR_FD = 0x4C01
 """linux/loop.h."""
 
@@ -27,7 +22,7 @@ KILL_ROUNDS = 20
 """A script may start something between the look at its processes and their end."""
 
 
-def kill_scripts(domid: int, proc: Path = PROC) -> int:
+def kill_scripts(domid: int, proc: Path) -> int:
     """Kill every process of this user's that runs for a hotplug script of the domain's.
 
     Returns how many were killed.
@@ -44,7 +39,7 @@ def kill_scripts(domid: int, proc: Path = PROC) -> int:
     return killed
 
 
-def script_processes(domid: int, proc: Path = PROC) -> Iterator[int]:
+def script_processes(domid: int, proc: Path) -> Iterator[int]:
     """The processes of this user's whose environment is a hotplug script's for the domain."""
     wanted = re.compile(rb"(?:\A|\0)XENBUS_PATH=backend/[a-z0-9_]+/%d/\d+(?:\0|\Z)" % domid)
     for entry in proc.iterdir():
@@ -57,11 +52,11 @@ def script_processes(domid: int, proc: Path = PROC) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def loops_over(files: Iterable[str], sys_block: Path = SYS_BLOCK) -> set[tuple[str, str]]:
+def loops_over(files: Iterable[str], sys: Path) -> set[tuple[str, str]]:
     """(loop device, file) of the loop devices that are set up over one of the files."""
     wanted = {os.path.realpath(file) for file in files}
     found = set()
-    for backing in sys_block.glob("loop*/loop/backing_file"):
+    for backing in sys.glob("block/loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
             file = backing.read_text(errors="surrogateescape").rstrip("\n")
             if file in wanted:

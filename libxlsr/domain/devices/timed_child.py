@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError, TimedOut
 from libxlsr.events import Context, TimeEvent
 from libxlsr.events.chain import Done
-from libxlsr.helper.parent import Helper, LogCallback
+from libxlsr.helper.parent import LogCallback
 
 
 class TimedChild:
@@ -20,6 +21,7 @@ class TimedChild:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         worker: str,
         args: Mapping[str, Any],
         *,
@@ -33,7 +35,7 @@ class TimedChild:
         self._timeout = timeout
         self._done: Done | None = None
         self._timer: TimeEvent | None = None
-        self._helper = Helper(ctx, worker, on_done=self._ended, on_log=on_log)
+        self._helper = host.helper(ctx, worker, on_done=self._ended, on_log=on_log)
 
     def start(self, done: Done) -> None:
         """Start it. ``done(error)`` comes once, from the event loop. Raises TargetError as

@@ -15,9 +15,6 @@ from pathlib import Path
 from libxlsr.domain.libxl_files.locks import lock_file
 from libxlsr.domain.libxl_files.replaced_file import replace_file
 
-RUN_DIR = Path("/var/run/xen")
-"""XEN_RUN_DIR. Distributions build Xen with localstatedir=/var."""
-
 REUSE_TIMEOUT = 60
 """LIBXL_DOMID_REUSE_TIMEOUT, in seconds; the environment variable of that name says otherwise."""
 
@@ -42,13 +39,13 @@ def _recent(path: Path, now: float) -> Iterator[tuple[int, int]]:
                 yield seconds, domid
 
 
-def is_recent(domid: int, run_dir: Path = RUN_DIR) -> bool:
+def is_recent(domid: int, run_dir: Path) -> bool:
     """Whether the id was in use within the last minute. Raises OSError."""
     history = _recent(run_dir / "domid-history", time.monotonic())
     return any(used == domid for _, used in history)
 
 
-def mark_recent(domid: int, run_dir: Path = RUN_DIR) -> None:
+def mark_recent(domid: int, run_dir: Path) -> None:
     """Note that the id is in use no longer. Raises OSError."""
     path = run_dir / "domid-history"
     with lock_file(run_dir / "domid-history.lock"):

@@ -15,9 +15,6 @@ from libxlsr.domain.libxl_files.locks import lock_file
 from libxlsr.domain.libxl_files.replaced_file import replace_file
 from libxlsr.formats import xl
 
-LIB_DIR = Path("/var/lib/xen")
-"""XEN_LIB_DIR. Distributions build Xen with localstatedir=/var."""
-
 
 def _path(kind: str, domid: int, handle: uuid.UUID, what: str, lib_dir: Path) -> Path:
     return lib_dir / f"userdata-{kind}.{domid}.{handle}.{what}"
@@ -53,12 +50,12 @@ def with_attached(tree: Mapping[str, Any], attached: Mapping[str, Any]) -> bytes
     return xl.Config.from_json({**tree, **lists}).raw
 
 
-def load_config(domid: int, handle: uuid.UUID, lib_dir: Path = LIB_DIR) -> dict[str, Any]:
+def load_config(domid: int, handle: uuid.UUID, lib_dir: Path) -> dict[str, Any]:
     """The stored configuration. Raises OSError, StreamError where it is none."""
     return xl.Config.decode(_path("d", domid, handle, "libxl-json", lib_dir).read_bytes()).json
 
 
-def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path = LIB_DIR) -> None:
+def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path) -> None:
     """Store the domain's configuration (JSON and a NUL) where libxl looks for it.
 
     Raises OSError; then there is no file, or the one that was there before.
@@ -68,7 +65,7 @@ def store_config(domid: int, handle: uuid.UUID, data: bytes, lib_dir: Path = LIB
         replace_file(_path("d", domid, handle, "libxl-json", lib_dir), new, data, 0o600)
 
 
-def remove_all(domid: int, handle: uuid.UUID, lib_dir: Path = LIB_DIR) -> None:
+def remove_all(domid: int, handle: uuid.UUID, lib_dir: Path) -> None:
     """Remove every file that libxl keeps for the domain (libxl__userdata_destroyall).
 
     Raises OSError.

@@ -13,10 +13,11 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.create import BuildState
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.events.chain import Done
-from libxlsr.helper.parent import Helper, LogCallback
+from libxlsr.helper.parent import LogCallback
 from libxlsr.stream.libxc_stream import LibxcStream
 
 WORKER = "libxlsr.domain.save_helper.worker"
@@ -35,8 +36,8 @@ RingsDone = Callable[[Optional[Rings], Optional[LibxlsrError]], None]
 class RestoreHelper:
     """One such child: ``read``, or ``retire``. Raises TargetError when it can't be started."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._helper = Helper(ctx, WORKER, on_done=self._ended, on_log=self._log)
+    def __init__(self, ctx: Context, host: XenHost) -> None:
+        self._helper = host.helper(ctx, WORKER, on_done=self._ended, on_log=self._log)
         self._ctx = ctx
         self._on_log: LogCallback | None = None
         self._outcome: tuple[dict[str, Any] | None, LibxlsrError | None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.save_helper.parent import RestoreHelper
 from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context, TimeEvent, run
@@ -20,11 +21,13 @@ class SpareHelper(Handle):
     TargetError when it can't be started. It is a context manager, whose end is `close`.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, host: XenHost | None = None) -> None:
+        """``host`` is the one that is restored on; None: this machine."""
         self._ctx = ctx
+        self._host = host or XenHost()
         self._closed = False
         self._refill: TimeEvent | None = None
-        self._spare: RestoreHelper | None = RestoreHelper(ctx)
+        self._spare: RestoreHelper | None = RestoreHelper(ctx, self._host)
 
     @property
     def pid(self) -> int | None:
@@ -36,7 +39,7 @@ class SpareHelper(Handle):
         self._stop_refill()
         spare, self._spare = self._spare, None
         if spare is None or spare.pid is None:
-            return RestoreHelper(self._ctx)
+            return RestoreHelper(self._ctx, self._host)
         return spare
 
     def refill(self) -> None:
@@ -47,7 +50,7 @@ class SpareHelper(Handle):
     def _start(self) -> None:
         self._refill = None
         try:
-            self._spare = RestoreHelper(self._ctx)
+            self._spare = RestoreHelper(self._ctx, self._host)
         except TargetError as error:
             logger.warning("no spare helper: %s", error)
 

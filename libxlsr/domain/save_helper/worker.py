@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.helper.child import Channel
+from libxlsr.xen.backend import Backend
 from libxlsr.xen.toollog import LogLine, ToolLog, ToolProgress
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenguest import (
@@ -72,7 +73,7 @@ def explained(error: TargetError) -> LibxlsrError:
     return error
 
 
-def run(channel: Channel) -> dict[str, Any]:
+def run(channel: Channel, backend: Backend | None = None) -> dict[str, Any]:
     """Restore the stream on the fd ``io_fd`` into the domain ``domid``.
 
     Further arguments: store_port, store_domid, console_port, console_domid, and for a stream
@@ -85,9 +86,9 @@ def run(channel: Channel) -> dict[str, Any]:
     def on_progress(report: ToolProgress) -> None:
         channel.log(logging.DEBUG, f"{report.doing}: {report.done}/{report.total}")
 
-    log = ToolLog(on_line=on_line, on_progress=on_progress)
+    log = ToolLog(on_line=on_line, on_progress=on_progress, backend=backend)
     with Xenctrl(log) as xenctrl:
-        reserve_heap()
+        reserve_heap(xenctrl)
         args = channel.receive_work()
         request = RestoreRequest(
             io_fd=args["io_fd"],

@@ -18,16 +18,18 @@ import pytest
 
 from libxlsr.domain.config import read_config
 from libxlsr.domain.device_model import model
-from libxlsr.domain.device_model.args import Sockets
 from libxlsr.domain.device_model.emulator_state import StateFile
 from libxlsr.domain.device_model.model import DeviceModel
 from libxlsr.domain.device_model.program import needs_device_model, program_of
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.events.chain import Chain, Done, Wait
 from libxlsr.formats import xl
 from libxlsr.testing.stepping import run_until
 from tests.paths import ROOT
+
+from ..hosts import host_below
 
 FAKE = ROOT / "tests" / "xenlab" / "in_dom0" / "fake_model.py"
 T = TypeVar("T")
@@ -73,23 +75,22 @@ class Started:
     ) -> None:
         self.ctx = ctx
         self.store = Store()
-        self.dir = tmp_path
+        host = self.host = host_below(tmp_path)
         self.errors: list[LibxlsrError | None] = []
         self.stopped: list[LibxlsrError | None] = []
-        self.state = StateFile(ctx, 7, tmp_path)
+        self.state = StateFile(ctx, 7, host.lib_dir)
         written: list[LibxlsrError | None] = []
         self.state.write(b"QEVM", written.append)
         run_until(ctx, lambda: bool(written))
         self.config = read_config(xl.Config.from_json(tree))
         self.model = DeviceModel(
             ctx,
+            host,
             self.store,  # type: ignore[arg-type]
             self.config,
             7,
             self.state,
             start_timeout=start_timeout,
-            log_dir=tmp_path,
-            sockets=Sockets(str(tmp_path / "qmp"), str(tmp_path / "stat")),
         )
         self.others: list[Done] = []
         """Given once the model is ready: what the steps of others call when they are done."""
@@ -151,8 +152,9 @@ def start(
     for one in begun:
         one.stop()
         assert one.stopped == [None]
-        left = {path.name for path in tmp_path.iterdir()}
-        assert left <= {"qemu-dm-guest.log", "model"}
+        assert not os.listdir(one.host.run_dir)
+        assert not os.listdir(one.host.lib_dir)
+        assert os.listdir(one.host.log_dir) == ["qemu-dm-guest.log"]
         assert one.store.directory("/local/domain/0/device-model") is None
         assert one.model.pid is None or ended(one.model.pid)
     assert ctx.registered() == []
@@ -177,7 +179,7 @@ def test_it_comes_up(start: Start) -> None:
     assert nodes[f"{home}/console/vnc-pass"] == "a secret"
     assert nodes[f"/vm/{started.config.uuid}/vncpasswd"] == "a secret"
     started.model.check()
-    said = json.loads((started.dir / "qemu-dm-guest.log").read_text().splitlines()[-1])
+    said = json.loads((started.host.log_dir / "qemu-dm-guest.log").read_text().splitlines()[-1])
     assert said == {"password": "a secret"}
 
 
@@ -220,7 +222,7 @@ def test_it_fails(start: Start, way: str, says: str, monkeypatch: pytest.MonkeyP
     assert isinstance(error, TargetError)
     assert says in str(error)
     assert error.last_log is not None
-    assert str(started.dir) in str(error)
+    assert str(started.host.log_dir) in str(error)
 
 
 def test_it_ends_while_the_loop_is_busy(start: Start, ctx: Context) -> None:
@@ -253,7 +255,7 @@ def test_it_never_answers(start: Start, way: str) -> None:
 def test_aborted_while_it_starts(start: Start, ctx: Context, way: str) -> None:
     started = start(way)
     reason = Aborted()
-    log = started.dir / "qemu-dm-guest.log"
+    log = started.host.log_dir / "qemu-dm-guest.log"
     run_until(ctx, lambda: log.exists() and bool(log.read_text()))
     started.chain.abort(reason)
     assert started.wait() is reason
@@ -272,7 +274,7 @@ def test_it_can_not_be_executed(start: Start, tmp_path: Path, hvm_tree: dict[str
 def test_it_is_no_program(hvm_tree: dict[str, Any], program: str) -> None:
     hvm_tree["b_info"]["device_model"] = program
     with pytest.raises(TargetError, match="is no program here"):
-        program_of(read_config(xl.Config.from_json(hvm_tree)))
+        program_of(read_config(xl.Config.from_json(hvm_tree)), XenHost())
 
 
 def test_who_needs_one(tree: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from libxlsr.domain.devices import attaching, destruction
 from libxlsr.domain.devices.attaching import Attaching
 from libxlsr.domain.devices.plan import Device, Plan
+from libxlsr.domain.host import XenHost
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.events.chain import Chain
@@ -31,6 +32,7 @@ class Bench:
         self.did: list[str] = []
         self.attaching = Attaching(
             ctx,
+            XenHost(),
             Plan((), ()),
             files=[],
             timeout=timeout,

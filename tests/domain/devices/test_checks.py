@@ -9,29 +9,22 @@ import pytest
 
 from libxlsr.domain.config import read_config
 from libxlsr.domain.devices import checks as device_checks
-from libxlsr.domain.devices import hotplug
 from libxlsr.domain.devices.config import Disk
+from libxlsr.domain.host import XenHost
 from libxlsr.formats import xl
 
+from ..hosts import host_below
+
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Xen's directory of scripts, with those that are needed."""
-    directory = tmp_path / "scripts"
-    directory.mkdir()
+def host(tmp_path: Path) -> XenHost:
+    """With the scripts that are needed, one bridge and an interface."""
+    host = host_below(tmp_path / "host")
     for name in ("block", "vif-bridge", "vif-openvswitch"):
-        (directory / name).touch(mode=0o755)
-    monkeypatch.setattr(hotplug, "SCRIPT_DIR", directory)
-    return directory
-
-
-@pytest.fixture
-def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The one bridge that is here, and an interface."""
-    monkeypatch.setattr(device_checks, "SYS_NET", tmp_path / "net")
-    (tmp_path / "net/xenbr0/bridge").mkdir(parents=True)
-    (tmp_path / "net/eth0").mkdir()
-    return "xenbr0"
+        (host.script_dir / name).touch(mode=0o755)
+    (host.sys / "class/net/xenbr0/bridge").mkdir(parents=True)
+    (host.sys / "class/net/eth0").mkdir()
+    return host
 
 
 @pytest.fixture
@@ -47,17 +40,15 @@ def disk_of(tree: dict[str, Any], **members: object) -> Disk:
     return disk
 
 
-def of_disk(disk: Disk, users: list[tuple[int, str, bool]] | None = None) -> str:
-    return "; ".join(device_checks.disk_problems(disk, users or []))
+def of_disk(host: XenHost, disk: Disk, *users: tuple[int, str, bool]) -> str:
+    return "; ".join(device_checks.disk_problems(disk, host, list(users)))
 
 
-@pytest.mark.usefixtures("scripts")
-def test_a_file_that_is_there(tree: dict[str, Any], file: Path) -> None:
-    assert of_disk(disk_of(tree, pdev_path=str(file))) == ""
-    assert of_disk(disk_of(tree, pdev_path=str(file), script="block")) == ""
+def test_a_file_that_is_there(host: XenHost, tree: dict[str, Any], file: Path) -> None:
+    assert of_disk(host, disk_of(tree, pdev_path=str(file))) == ""
+    assert of_disk(host, disk_of(tree, pdev_path=str(file), script="block")) == ""
 
 
-@pytest.mark.usefixtures("scripts")
 @pytest.mark.parametrize(
     ("members", "said"),
     [
@@ -73,58 +64,60 @@ def test_a_file_that_is_there(tree: dict[str, Any], file: Path) -> None:
     ],
 )
 def test_a_disk_that_can_not_be_had(
-    tree: dict[str, Any], members: dict[str, Any], said: str
+    host: XenHost, tree: dict[str, Any], members: dict[str, Any], said: str
 ) -> None:
-    assert said in of_disk(disk_of(tree, **members))
+    assert said in of_disk(host, disk_of(tree, **members))
 
 
-@pytest.mark.usefixtures("scripts")
-def test_a_file_gets_a_loop_device_from_the_block_script(tree: dict[str, Any], file: Path) -> None:
-    assert of_disk(disk_of(tree, pdev_path=str(file), backend="phy")) == ""
+def test_a_file_gets_a_loop_device_from_the_block_script(
+    host: XenHost, tree: dict[str, Any], file: Path
+) -> None:
+    assert of_disk(host, disk_of(tree, pdev_path=str(file), backend="phy")) == ""
 
 
-@pytest.mark.usefixtures("scripts")
-def test_an_empty_drive(tree: dict[str, Any]) -> None:
-    assert of_disk(disk_of(tree, format="empty", is_cdrom=1, readwrite=0)) == ""
+def test_an_empty_drive(host: XenHost, tree: dict[str, Any]) -> None:
+    assert of_disk(host, disk_of(tree, format="empty", is_cdrom=1, readwrite=0)) == ""
 
 
-@pytest.mark.usefixtures("scripts")
 @pytest.mark.parametrize(
     ("readwrite", "other_writes", "refused"),
     [(1, False, True), (0, True, True), (1, True, True), (0, False, False)],
 )
 def test_a_disk_of_another_domain(
-    tree: dict[str, Any], file: Path, readwrite: int, other_writes: bool, refused: bool
+    host: XenHost,
+    tree: dict[str, Any],
+    file: Path,
+    readwrite: int,
+    other_writes: bool,
+    refused: bool,
 ) -> None:
     link = file.with_name("link")
     link.symlink_to(file)
     disk = disk_of(tree, pdev_path=str(link), readwrite=readwrite)
-    said = of_disk(disk, [(7, str(file), other_writes)])
+    said = of_disk(host, disk, (7, str(file), other_writes))
     assert ("is in use by domain 7" in said) == refused
 
 
-def test_a_script_that_can_not_be_run(tree: dict[str, Any], scripts: Path) -> None:
-    (scripts / "block-mine").touch(mode=0o644)
+def test_a_script_that_can_not_be_run(host: XenHost, tree: dict[str, Any]) -> None:
+    (host.script_dir / "block-mine").touch(mode=0o644)
     disk = disk_of(tree, pdev_path="x", script="block-mine")
-    assert "can't be run" in of_disk(disk)
-    absolute = disk_of(tree, pdev_path="x", script=str(scripts / "block-mine"))
-    assert "can't be run" in of_disk(absolute)
+    assert "can't be run" in of_disk(host, disk)
+    absolute = disk_of(tree, pdev_path="x", script=str(host.script_dir / "block-mine"))
+    assert "can't be run" in of_disk(host, absolute)
 
 
 # Network cards.
 
 
-def of_nic(**members: object) -> str:
-    return "; ".join(device_checks.nic_problems(0, members))
+def of_nic(host: XenHost, **members: object) -> str:
+    return "; ".join(device_checks.nic_problems(0, members, host))
 
 
-@pytest.mark.usefixtures("scripts")
-def test_a_bridge_that_is_there(bridge: str) -> None:
-    assert of_nic() == ""
-    assert of_nic(bridge=bridge) == ""
+def test_a_bridge_that_is_there(host: XenHost) -> None:
+    assert of_nic(host) == ""
+    assert of_nic(host, bridge="xenbr0") == ""
 
 
-@pytest.mark.usefixtures("scripts", "bridge")
 @pytest.mark.parametrize(
     ("members", "said"),
     [
@@ -138,10 +131,9 @@ def test_a_bridge_that_is_there(bridge: str) -> None:
         ({"backend_domname": "net"}, "network card 0 is served by domain net"),
     ],
 )
-def test_a_card_that_can_not_be_had(members: dict[str, Any], said: str) -> None:
-    assert said in of_nic(**members)
+def test_a_card_that_can_not_be_had(host: XenHost, members: dict[str, Any], said: str) -> None:
+    assert said in of_nic(host, **members)
 
 
-@pytest.mark.usefixtures("scripts", "bridge")
-def test_what_only_another_script_understands() -> None:
-    assert of_nic(bridge="ovsbr0.7", script="vif-openvswitch") == ""
+def test_what_only_another_script_understands(host: XenHost) -> None:
+    assert of_nic(host, bridge="ovsbr0.7", script="vif-openvswitch") == ""

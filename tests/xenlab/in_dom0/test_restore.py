@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.domain.creation_lock import LOCK_FILE
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.events import Context, run
@@ -273,7 +273,7 @@ def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
     target = XenTarget(ctx, XenOptions(balloon=True))
     fd = os.open(guest.image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with LOCK_FILE.open("w") as held:
+        with XenHost().lock_file.open("w") as held:
             fcntl.lockf(held, fcntl.LOCK_EX)  # as xl does
 
             def let_go() -> None:
