@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import IO
 
 from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats.records import decode_libxc_header, decode_libxl_header
 
 
 def libxc_records(image: IO[bytes]) -> list[tuple[str, int]]:
@@ -20,7 +21,7 @@ def libxc_records(image: IO[bytes]) -> list[tuple[str, int]]:
     print(f"  libxc stream saved by Xen {domain.xen_major}.{domain.xen_minor}")
     records: list[tuple[str, int]] = []
     while not records or records[-1][0] != libxc.RecordType.END.name:
-        header = libxc.RecordHeader.decode(image.read(libxc.RECORD_HEADER_SIZE), image.tell())
+        header = decode_libxc_header(image.read(libxc.RECORD_HEADER_SIZE), image.tell())
         image.seek(header.padded_length, 1)
         records.append((header.name, header.length))
     return records
@@ -36,7 +37,7 @@ def main() -> None:
         libxl.Header.decode(image.read(libxl.HEADER_SIZE))
         while True:
             start = image.tell()
-            record = libxl.RecordHeader.decode(image.read(libxl.RECORD_HEADER_SIZE), start)
+            record = decode_libxl_header(image.read(libxl.RECORD_HEADER_SIZE), start)
             print(f"{start:#010x} {record.name}, {record.length} bytes")
             if record.type == libxl.RecordType.LIBXC_CONTEXT:
                 for name, group in groupby(libxc_records(image), key=lambda entry: entry[0]):

@@ -6,17 +6,17 @@ A unit test does the same: one call, one step, then look at the state, the recor
 from __future__ import annotations
 
 from libxlsr.formats import libxl
+from libxlsr.formats.framing import encode_record
 from libxlsr.testing.reader_stepper import ReaderStepper
 
 CONTEXT = libxl.EmulatorContext(libxl.EMULATOR_QEMU_UPSTREAM, 0, b"device model").encode()
 STREAM = b"".join(
     [
         libxl.Header().encode(),
-        libxl.RecordHeader(libxl.RecordType.LIBXC_CONTEXT, 0).encode(),
+        encode_record(libxl.RecordType.LIBXC_CONTEXT),
         # libxc's own stream would stand here; the stepper plays its reader.
-        libxl.RecordHeader(libxl.RecordType.EMULATOR_CONTEXT, len(CONTEXT)).encode(),
-        CONTEXT + bytes(-len(CONTEXT) % 8),
-        libxl.RecordHeader(libxl.RecordType.END, 0).encode(),
+        encode_record(libxl.RecordType.EMULATOR_CONTEXT, CONTEXT),
+        encode_record(libxl.RecordType.END),
     ]
 )
 

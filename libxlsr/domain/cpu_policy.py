@@ -11,6 +11,7 @@ import os
 
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc
+from libxlsr.formats.records import decode_libxc_header
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenguest import set_domain_cpu_policy
 
@@ -46,7 +47,7 @@ def _policies(fd: int, offset: int) -> tuple[bytes, bytes]:
     for _ in range(_RECORDS_MAX):
         raw = os.pread(fd, libxc.RECORD_HEADER_SIZE, position)
         try:
-            header = libxc.RecordHeader.decode(raw, position)
+            header = decode_libxc_header(raw, position)
         except StreamError:
             break
         position += libxc.RECORD_HEADER_SIZE

@@ -1,12 +1,13 @@
 """What libxl's and libxc's records have in common: 8 bytes of header, a body, zero padding to 8.
 
+``encode_record`` makes one; what may be in one is in records.py.
+
 Sources: docs/specs/libxl-migration-stream.pandoc and libxc-migration-stream.pandoc, "Records".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Mapping
 from typing import Any, NamedTuple, Union
 
 from libxlsr.errors import StreamError
@@ -48,36 +49,16 @@ class RecordFraming(NamedTuple):
         return RECORD_HEADER.pack(self.type, self.length)
 
 
-def decode_framing(
-    data: Buffer, offset: int, layer: str, names: Mapping[int, str], empty: Container[int]
-) -> tuple[int, int, str]:
-    """Type, length and name that a record's 8 bytes in ``data`` say.
-
-    ``layer`` is how messages call the stream, ``names`` has the known types', ``empty`` those
-    without a body. Raises StreamError for an unknown mandatory type, and for a length where none
-    can be.
-    """
-    record_type, length = unpack_exact(RECORD_HEADER, data, offset, f"{layer} record header")
-    name = name_of(record_type, names)
-    if record_type not in names and not record_type & REC_TYPE_OPTIONAL:
-        raise StreamError(
-            f"unknown mandatory record in the {layer} stream",
-            offset=offset,
-            record=name,
-            expected=f"a type of at most {max(names):#x}, or one with bit 31 set",
-            remedy="it is damaged, or from a newer Xen than this program knows",
-        )
-    if record_type in empty and length:
-        raise StreamError(
-            f"body length is {length:#x}", offset=offset + 4, record=name, expected="0"
-        )
-    return record_type, length, name
+def encode_record(record_type: int, body: Buffer = b"") -> bytes:
+    """A whole record: the 8 bytes that say its type and length, the body, and its padding."""
+    length = len(body)
+    padding = bytes(padded_length(length) - length)
+    return b"".join((RECORD_HEADER.pack(record_type, length), body, padding))
 
 
-def name_of(record_type: int, names: Mapping[int, str]) -> str:
-    """The name of a record type; those that ``names`` does not know are shown as a number."""
-    name = names.get(record_type)
-    return f"record type {record_type:#010x}" if name is None else name
+def name_of_unknown(record_type: int) -> str:
+    """How messages call a record of an unknown type."""
+    return f"record type {record_type:#010x}"
 
 
 def check_padding(padding: Buffer, offset: int, record: str) -> None:

@@ -6,8 +6,8 @@
     domain header   type u32, page_shift u16, zero u16, xen_major u32, xen_minor u32
     record          type u32, length u32, body, zero padding to 8 bytes
 
-Everything after the image header is little-endian. The bodies are in libxc_records.py, PAGE_DATA's
-in page_data.py, the order of records in libxc_order.py.
+Everything after the image header is little-endian. What there is to know of each type of record is
+in records.py, the order of records in libxc_order.py, PAGE_DATA's body in page_data.py.
 
 Sources: docs/specs/libxc-migration-stream.pandoc; tools/libs/guest/xg_sr_stream_format.h, whose
 names are used here.
@@ -26,10 +26,8 @@ from libxlsr.formats.framing import (
     Buffer,
     RecordFraming,
     check_padding,
-    check_record_length,
     check_reserved,
-    decode_framing,
-    name_of,
+    name_of_unknown,
     unpack_exact,
 )
 
@@ -51,7 +49,6 @@ __all__ = [
     "ImageHeader",
     "RecordHeader",
     "RecordType",
-    "check_body_length",
     "check_padding",
     "record_name",
 ]
@@ -199,39 +196,17 @@ class RecordType(enum.IntEnum):
     X86_MSR_POLICY = 0x12
 
 
-_KNOWN = {int(known): known.name for known in RecordType}
-EMPTY_RECORDS = frozenset(
-    {RecordType.END, RecordType.VERIFY, RecordType.CHECKPOINT, RecordType.STATIC_DATA_END}
-)
-
-
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    return name_of(record_type, _KNOWN)
-
-
-def check_body_length(length: int, offset: int, record: str) -> None:
-    """Raises StreamError for a body, of any record but PAGE_DATA, that is larger than Xen's. Its
-    ``length`` stands at ``offset``."""
-    if length > LARGEST_BODY:
-        raise StreamError(
-            f"body length is {length:#x}",
-            offset=offset,
-            record=record,
-            expected=f"at most {LARGEST_BODY:#x}, more than Xen writes",
-        )
+    try:
+        return RecordType(record_type).name
+    except ValueError:
+        return name_of_unknown(record_type)
 
 
 class RecordHeader(RecordFraming):
-    """The 8 bytes before a record's body. ``length`` is the body's, without its padding."""
+    """The 8 bytes before a record's body; `records.decode_libxc_header` reads them."""
 
     @property
     def name(self) -> str:
         return record_name(self.type)
-
-    @classmethod
-    def decode(cls, data: Buffer, offset: int = 0) -> RecordHeader:
-        """Raises StreamError for an unknown mandatory type and an impossible length."""
-        record_type, length, name = decode_framing(data, offset, "libxc", _KNOWN, EMPTY_RECORDS)
-        check_record_length(length, REC_LENGTH_MAX, offset + 4, name)
-        return cls(record_type, length)

@@ -1,4 +1,5 @@
-"""Which of libxc's records may come when. Fed one record type after another.
+"""Which of libxc's records may come when. Fed one record type after another; what it knows of each
+is in its row (records.py).
 
 ::
 
@@ -21,52 +22,13 @@ from __future__ import annotations
 from libxlsr.errors import StreamError
 from libxlsr.formats.framing import REC_TYPE_OPTIONAL
 from libxlsr.formats.libxc import DomainHeader, RecordType, record_name
+from libxlsr.formats.records import LIBXC, LibxcRow, Once
 
 _T = RecordType
 
-_PV_ONLY = frozenset(
-    {
-        _T.X86_PV_INFO,
-        _T.X86_PV_P2M_FRAMES,
-        _T.X86_PV_VCPU_BASIC,
-        _T.X86_PV_VCPU_EXTENDED,
-        _T.X86_PV_VCPU_XSAVE,
-        _T.X86_PV_VCPU_MSRS,
-        _T.SHARED_INFO,
-    }
-)
-_HVM_ONLY = frozenset({_T.HVM_CONTEXT, _T.HVM_PARAMS})
-_V3_ONLY = frozenset({_T.STATIC_DATA_END, _T.X86_CPUID_POLICY, _T.X86_MSR_POLICY})
-_ONCE = frozenset({_T.X86_PV_INFO, _T.STATIC_DATA_END, _T.END})
-_REFUSED: dict[int, str] = {
-    _T.TOOLSTACK: "a TOOLSTACK record, which no release of Xen writes or reads",
-    _T.CHECKPOINT_DIRTY_PFN_LIST: "a record of COLO's back channel",
-}
-# For each record, what must have come before it.
-_PV_NEEDS: dict[int, tuple[RecordType, ...]] = {
-    _T.X86_PV_P2M_FRAMES: (_T.X86_PV_INFO,),
-    _T.PAGE_DATA: (_T.X86_PV_P2M_FRAMES,),
-    _T.VERIFY: (_T.PAGE_DATA,),
-    _T.SHARED_INFO: (_T.X86_PV_INFO,),
-    _T.X86_PV_VCPU_BASIC: (_T.X86_PV_INFO, _T.PAGE_DATA),
-    _T.X86_PV_VCPU_EXTENDED: (_T.X86_PV_INFO, _T.PAGE_DATA),
-    _T.X86_PV_VCPU_XSAVE: (_T.X86_PV_INFO, _T.PAGE_DATA),
-    _T.X86_PV_VCPU_MSRS: (_T.X86_PV_INFO, _T.PAGE_DATA),
-}
-_HVM_NEEDS: dict[int, tuple[RecordType, ...]] = {_T.VERIFY: (_T.PAGE_DATA,)}
-_PV_WHOLE = (
-    _T.X86_PV_INFO,
-    _T.X86_PV_P2M_FRAMES,
-    _T.PAGE_DATA,
-    _T.X86_TSC_INFO,
-    _T.SHARED_INFO,
-    _T.X86_PV_VCPU_BASIC,
-)
-_HVM_WHOLE = (_T.PAGE_DATA, _T.X86_TSC_INFO, _T.HVM_CONTEXT, _T.HVM_PARAMS)
-# Memory and what describes it: not before the static data is complete. libxenguest takes a policy
-# that comes later, and never applies it.
-_AFTER_STATIC_DATA = frozenset({_T.PAGE_DATA, _T.X86_PV_P2M_FRAMES, _T.CHECKPOINT, _T.END})
-_POLICIES = frozenset({_T.X86_CPUID_POLICY, _T.X86_MSR_POLICY})
+_NOT_IN_EVERY_LEGACY_IMAGE = frozenset({_T.X86_TSC_INFO, _T.HVM_PARAMS})
+"""The format of Xen 4.5 and older had a TSC chunk and parameters only where they weren't the
+default."""
 
 
 class RecordOrder:
@@ -77,12 +39,14 @@ class RecordOrder:
     ) -> None:
         self._version = version
         self._pv = domain_header.is_pv
-        # The legacy format had a TSC chunk and parameters only where they weren't the default.
-        self._whole = tuple(
-            record
-            for record in (_PV_WHOLE if self._pv else _HVM_WHOLE)
-            if not domain_header.is_legacy_converted
-            or record not in (_T.X86_TSC_INFO, _T.HVM_PARAMS)
+        self._guest = "pv" if self._pv else "hvm"  # PVH's image is as HVM's
+        converted = domain_header.is_legacy_converted
+        self._required = tuple(
+            row
+            for row in LIBXC.values()
+            if row.required
+            and self._has(row)
+            and not (converted and row.type in _NOT_IN_EVERY_LEGACY_IMAGE)
         )
         self._checkpointed = checkpointed
         self._seen: set[int] = set()
@@ -92,8 +56,8 @@ class RecordOrder:
     def check(self, record_type: int, offset: int) -> None:
         """Accept the record as the next one, or raise StreamError. Optional records are taken
         anywhere before END."""
-        if record_type == self._previous and record_type not in _ONCE:
-            return  # as nearly all are: one PAGE_DATA after the other
+        if record_type == self._previous == _T.PAGE_DATA:
+            return  # as nearly all are: one after the other
         problem = self._problem(record_type)
         if problem is not None:
             raise StreamError(problem, offset=offset, record=record_name(record_type))
@@ -115,22 +79,22 @@ class RecordOrder:
             return "a record after END"
         if record_type & REC_TYPE_OPTIONAL:
             return None
-        name = record_name(record_type)
-        if record_type in _REFUSED:
-            return _REFUSED[record_type]
-        if record_type in (_HVM_ONLY if self._pv else _PV_ONLY):
+        row = LIBXC[record_type]
+        name = row.name
+        if row.refused is not None:
+            return row.refused
+        if self._guest not in row.guests:
             return f"{name} in the image of {'a PV' if self._pv else 'an HVM'} domain"
-        if self._version < 3 and record_type in _V3_ONLY:
-            return f"the image has version {self._version}, and {name} came with version 3"
-        if record_type in _ONCE and record_type in seen:
+        if self._version < row.since:
+            return (
+                f"the image has version {self._version}, and {name} came with version {row.since}"
+            )
+        if row.once is Once.IMAGE and record_type in seen:
             return f"a second {name}"
-        static_data_ended = self._version < 3 or _T.STATIC_DATA_END in seen
-        if record_type in _AFTER_STATIC_DATA and not static_data_ended:
-            return f"{name} before STATIC_DATA_END"
-        if record_type in _POLICIES and static_data_ended:
-            return f"{name} after STATIC_DATA_END"
-        for needed in (_PV_NEEDS if self._pv else _HVM_NEEDS).get(record_type, ()):
-            if needed not in seen:
+        if row.before is not None and row.before in seen:
+            return f"{name} after {row.before.name}"
+        for needed in row.needs:
+            if needed not in seen and self._has(LIBXC[needed]):
                 return f"{name} before {needed.name}"
         if record_type == _T.CHECKPOINT and not self._checkpointed:
             return "a CHECKPOINT in a stream without checkpoints"
@@ -138,9 +102,13 @@ class RecordOrder:
             return self.incomplete()
         return None
 
+    def _has(self, row: LibxcRow) -> bool:
+        """Whether images of this version and of such a guest have the record."""
+        return self._guest in row.guests and self._version >= row.since
+
     def incomplete(self) -> str | None:
         """What a domain still lacks after the records so far, in words; None if nothing."""
-        missing = [record.name for record in self._whole if record not in self._seen]
+        missing = [row.name for row in self._required if row.type not in self._seen]
         if missing:
             return f"the domain is not complete: no {', no '.join(missing)} before"
         if self._pv and not self._vcpu0_seen:

@@ -1,14 +1,15 @@
-"""The body of each of libxc's records, and the few that belong to no kind of domain.
+"""The bodies of those of libxc's records that belong to no kind of domain.
 
 ====================  =========================================================================
-all but PAGE_DATA     ``decode_body()``
 PV records            libxc_pv.py
 HVM_PARAMS            hvm_params.py
 HVM_CONTEXT           hvm_context.py
 X86_*_POLICY          cpu_policy.py
-PAGE_DATA             page_data.py: its contents are not meant to be held in memory
+PAGE_DATA             page_data.py
 the others            here
 ====================  =========================================================================
+
+``records.decode_libxc_body`` decodes any of them.
 
 Source: docs/specs/libxc-migration-stream.pandoc.
 """
@@ -16,21 +17,15 @@ Source: docs/specs/libxc-migration-stream.pandoc.
 from __future__ import annotations
 
 import struct
-from typing import Callable, NamedTuple, Union
+from typing import NamedTuple, Union
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.cpu_policy import X86CpuidPolicy, X86MsrPolicy
-from libxlsr.formats.framing import Buffer, check_length, check_reserved, unpack_exact
+from libxlsr.formats.framing import Buffer, check_reserved, unpack_exact
 from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import HvmParams
-from libxlsr.formats.libxc import EMPTY_RECORDS, RecordType
-from libxlsr.formats.libxc_pv import (
-    VCPU_RECORDS,
-    SharedInfo,
-    X86PvInfo,
-    X86PvP2mFrames,
-    X86PvVcpu,
-)
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.page_data import GFN_LIMIT
 
 #: XEN_CPUID_TSC_MODE_* (xen/include/public/arch-x86/cpuid.h). Xen 4.13 and older have PVRDTSCP.
@@ -130,35 +125,4 @@ RecordBody = Union[
     X86PvVcpu,
     X86TscInfo,
 ]
-
-_DECODERS: dict[int, Callable[[Buffer, int], RecordBody]] = {
-    RecordType.X86_PV_INFO: X86PvInfo.decode,
-    RecordType.SHARED_INFO: SharedInfo.decode,
-    RecordType.X86_TSC_INFO: X86TscInfo.decode,
-    RecordType.HVM_CONTEXT: HvmContext.decode,
-    RecordType.HVM_PARAMS: HvmParams.decode,
-    RecordType.TOOLSTACK: Toolstack.decode,
-    RecordType.CHECKPOINT_DIRTY_PFN_LIST: CheckpointDirtyPfnList.decode,
-    RecordType.X86_CPUID_POLICY: X86CpuidPolicy.decode,
-    RecordType.X86_MSR_POLICY: X86MsrPolicy.decode,
-}
-
-
-def decode_body(
-    record_type: RecordType, data: Buffer, offset: int = 0, *, guest_width: int = 8
-) -> RecordBody:
-    """The body of any record but PAGE_DATA, at the absolute ``offset``, without its padding.
-
-    ``guest_width`` is X86_PV_INFO's; PV records that come after it depend on it. Raises
-    StreamError, and ValueError for PAGE_DATA.
-    """
-    if record_type in EMPTY_RECORDS:
-        check_length(data, 0, offset, record_type.name)
-        return Empty(record_type)
-    if record_type is RecordType.X86_PV_P2M_FRAMES:
-        return X86PvP2mFrames.decode(data, offset, guest_width)
-    if record_type in VCPU_RECORDS:
-        return X86PvVcpu.decode(data, offset, record_type=record_type, guest_width=guest_width)
-    if record_type not in _DECODERS:
-        raise ValueError(f"{record_type.name} is decoded by page_data.py")
-    return _DECODERS[record_type](data, offset)
+"""Any body but PAGE_DATA's, which is not meant to be held in memory."""

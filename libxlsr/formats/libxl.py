@@ -7,7 +7,8 @@
     emulator records' bodies begin with   emulator_id u32, index u32
 
 Sources: docs/specs/libxl-migration-stream.pandoc; tools/libs/light/libxl_sr_stream_format.h, whose
-names are used here.
+names are used here. What there is to know of each type of record is in records.py, and the order
+of records in libxl_order.py.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from libxlsr.formats.framing import (
     check_padding,
     check_record_length,
     check_reserved,
-    decode_framing,
-    name_of,
+    name_of_unknown,
     unpack_exact,
 )
 from libxlsr.formats.text import printable
@@ -89,13 +89,12 @@ class RecordType(enum.IntEnum):
     CHECKPOINT_STATE = 5
 
 
-_KNOWN = {int(known): known.name for known in RecordType}
-_EMPTY = frozenset({RecordType.END, RecordType.LIBXC_CONTEXT, RecordType.CHECKPOINT_END})
-
-
 def record_name(record_type: int) -> str:
     """The name of a record type; unknown ones are shown as a number."""
-    return name_of(record_type, _KNOWN)
+    try:
+        return RecordType(record_type).name
+    except ValueError:
+        return name_of_unknown(record_type)
 
 
 class Header(NamedTuple):
@@ -145,20 +144,11 @@ class Header(NamedTuple):
 
 
 class RecordHeader(RecordFraming):
-    """The 8 bytes before a record's body. ``length`` is the body's, without its padding."""
+    """The 8 bytes before a record's body; `records.decode_libxl_header` reads them."""
 
     @property
     def name(self) -> str:
         return record_name(self.type)
-
-    @classmethod
-    def decode(cls, data: Buffer, offset: int = 0) -> RecordHeader:
-        """Raises StreamError for an unknown mandatory type and an impossible length."""
-        record_type, length, name = decode_framing(data, offset, "libxl", _KNOWN, _EMPTY)
-        is_xenstore_data = record_type == RecordType.EMULATOR_XENSTORE_DATA
-        maximum = XENSTORE_DATA_MAX if is_xenstore_data else RECORD_LENGTH_MAX
-        check_record_length(length, maximum, offset + 4, name)
-        return cls(record_type, length)
 
 
 EMULATOR_UNKNOWN = 0

@@ -10,21 +10,16 @@ and a checkpointed one, where libxc lends the fd out at each of its CHECKPOINT r
                    [EMULATOR_XENSTORE_DATA]  [EMULATOR_CONTEXT]  END
 
 The part after the last checkpoint is there only when the sender ends in good order. Records of
-unknown optional types may stand anywhere and are not asked about here.
+unknown optional types may stand anywhere and are not asked about here. A section is what stands
+between LIBXC_CONTEXT, or a CHECKPOINT of libxc's, and END or CHECKPOINT_END; each record's place in
+one is in its row (records.py).
 """
 
 from __future__ import annotations
 
 from libxlsr.errors import StreamError
-from libxlsr.formats.libxl import RecordType, record_name
-
-# The place of each record within a section: the stream's last one, or one checkpoint's.
-_PLACE = {
-    RecordType.EMULATOR_XENSTORE_DATA: 1,
-    RecordType.EMULATOR_CONTEXT: 2,
-    RecordType.CHECKPOINT_END: 3,
-    RecordType.END: 3,
-}
+from libxlsr.formats.libxl import RecordType
+from libxlsr.formats.records import LIBXL
 
 
 class RecordOrder:
@@ -51,9 +46,10 @@ class RecordOrder:
             self._previous = record_type
 
     def _problem(self, record_type: RecordType) -> str | None:
-        name = record_name(record_type)
-        if record_type is RecordType.CHECKPOINT_STATE:
-            return f"{name} belongs on COLO's back channel, not in a stream"
+        row = LIBXL[record_type]
+        name = row.name
+        if row.refused is not None:
+            return row.refused
         if record_type is RecordType.LIBXC_CONTEXT:
             return None if self._previous is None else f"a second {name}"
         if self._previous is None:
@@ -64,6 +60,7 @@ class RecordOrder:
             return "CHECKPOINT_END outside a checkpoint"
         if record_type is self._previous:
             return f"a second {name}"
-        if _PLACE[record_type] < _PLACE.get(self._previous, 0):
-            return f"{name} after {record_name(self._previous)}"
+        previous = LIBXL[self._previous]
+        if (row.place or 0) < (previous.place or 0):
+            return f"{name} after {previous.name}"
         return None

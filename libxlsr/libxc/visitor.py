@@ -8,6 +8,7 @@ from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.records import LibxlBody
 
 
 class Record(NamedTuple):
@@ -72,9 +73,7 @@ class Visitor:
     def record(self, record: Record) -> None:
         """A record's header, before anything of its body."""
 
-    def libxl_body(
-        self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
-    ) -> None:
+    def libxl_body(self, record: Record, body: LibxlBody) -> None:
         """The body of a libxl record that has one, but for EMULATOR_CONTEXT."""
 
     def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:

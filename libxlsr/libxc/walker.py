@@ -24,12 +24,11 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 
 from libxlsr.errors import StreamError
-from libxlsr.formats import libxc, libxl, page_data, xl
+from libxlsr.formats import libxc, libxl, page_data, records, xl
 from libxlsr.formats.framing import padded_length
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder as LibxcOrder
 from libxlsr.formats.libxc_pv import X86PvInfo
-from libxlsr.formats.libxc_records import decode_body
 from libxlsr.formats.libxl_order import RecordOrder as LibxlOrder
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
 from libxlsr.formats.recognise import recognise
@@ -39,23 +38,6 @@ from libxlsr.source.byte_source import Source, Truncated
 _END = 1
 _CHECKPOINT_END = 2
 _PAGES = "the pages of PAGE_DATA"
-
-_RULES: dict[int, str] = {
-    RecordType.PAGE_DATA: "page-data",
-    RecordType.X86_PV_INFO: "pv-info",
-    RecordType.X86_PV_P2M_FRAMES: "p2m-frames",
-    RecordType.X86_PV_VCPU_BASIC: "vcpu",
-    RecordType.X86_PV_VCPU_EXTENDED: "vcpu",
-    RecordType.X86_PV_VCPU_XSAVE: "vcpu",
-    RecordType.X86_PV_VCPU_MSRS: "vcpu",
-    RecordType.SHARED_INFO: "shared-info",
-    RecordType.X86_TSC_INFO: "tsc-info",
-    RecordType.HVM_CONTEXT: "hvm-context",
-    RecordType.HVM_PARAMS: "hvm-params",
-    RecordType.X86_CPUID_POLICY: "cpu-policy",
-    RecordType.X86_MSR_POLICY: "cpu-policy",
-}
-"""The finding for a body that does not decode. The other types' are refused by their order."""
 
 
 class _Stop(Exception):
@@ -197,7 +179,7 @@ class Walker:
         elif header.type == libxl.RecordType.EMULATOR_CONTEXT:
             self._emulator_context(record)
         elif header.length:
-            self._small_libxl_body(record)
+            self._libxl_body(record)
         if header.type == libxl.RecordType.END:
             return _END
         return _CHECKPOINT_END if header.type == libxl.RecordType.CHECKPOINT_END else None
@@ -206,7 +188,7 @@ class Walker:
         offset = self._begin_record()
         with self._rule("libxl-record-header", *self._coming("libxl")):
             data = self._source.read(libxl.RECORD_HEADER_SIZE, "a libxl record or its END")
-            header = libxl.RecordHeader.decode(data, offset)
+            header = records.decode_libxl_header(data, offset)
         self._met("libxl", header.type, header.length, offset)
         return header
 
@@ -228,7 +210,7 @@ class Walker:
         try:
             head = libxl.EmulatorContext.decode(data, record.body_offset)
         except StreamError as error:
-            self._problem("emulator-context", error)
+            self._wrong_body(record, records.LIBXL[record.type].finding, error)
             self._skip(padded_length(record.length) - head_size)
             return
         self._visitor.emulator_context(record, head, size)
@@ -240,24 +222,22 @@ class Walker:
                 self._source.skip(size, "the device model's state")
         self._padding(record, "libxl-padding")
 
-    def _small_libxl_body(self, record: Record) -> None:
-        # RecordHeader.decode() allows EMULATOR_XENSTORE_DATA 1 MiB; CHECKPOINT_STATE has 4 bytes.
-        is_state = record.type == libxl.RecordType.CHECKPOINT_STATE
-        if is_state and record.length > libxc.LARGEST_BODY:
-            self._skip(padded_length(record.length))
-            return
+    def _libxl_body(self, record: Record) -> None:
         with self._no_way_past():
             data = self._source.read(record.length, f"the body of {record.name}")
         self._padding(record, "libxl-padding")
+        row = records.LIBXL[record.type]
+        assert row.decode is not None  # the header would not have been taken otherwise
         try:
-            if is_state:
-                state = libxl.CheckpointState.decode(data, record.body_offset)
-                self._visitor.libxl_body(record, state)
-            else:
-                keys = libxl.EmulatorXenstoreData.decode(data, record.body_offset)
-                self._visitor.libxl_body(record, keys)
+            body = row.decode(data, record.body_offset)
         except StreamError as error:
-            self._problem("checkpoint-state" if is_state else "emulator-xenstore-data", error)
+            self._wrong_body(record, row.finding, error)
+        else:
+            self._visitor.libxl_body(record, body)
+
+    def _wrong_body(self, record: Record, finding: str | None, error: StreamError) -> None:
+        assert finding is not None, f"the row of {record.name} names no finding"
+        self._problem(finding, error)
 
     # -- libxc
 
@@ -293,7 +273,7 @@ class Walker:
             self._checkpoint()
         elif header.type == RecordType.PAGE_DATA:
             self._page_data(record)
-        elif header.length or header.type in _RULES:
+        elif records.LIBXC[header.type].largest:
             self._libxc_body(record)
         return header.type
 
@@ -301,7 +281,7 @@ class Walker:
         offset = self._begin_record()
         try:
             data = self._source.read(libxc.RECORD_HEADER_SIZE, "a libxc record or its END")
-            header = libxc.RecordHeader.decode(data, offset)
+            header = records.decode_libxc_header(data, offset)
         except StreamError as error:
             self._problem("libxc-record-header", error, *self._coming("libxc"))
             raise _Stop from None
@@ -318,7 +298,7 @@ class Walker:
             missing = is_last and self._libxc_order.incomplete() is not None
             self._problem("domain-incomplete" if missing else "libxc-order", error)
             self._libxc_order.assume(record.type)
-            return record.type in _RULES or is_last
+            return records.LIBXC[record.type].finding is not None or is_last
         return True
 
     def _checkpoint(self) -> None:
@@ -334,7 +314,7 @@ class Walker:
 
     def _libxc_body(self, record: Record) -> None:
         try:
-            libxc.check_body_length(record.length, record.offset + 4, record.name)
+            records.check_libxc_length(record.type, record.length, record.offset + 4)
         except StreamError as error:
             self._problem("record-too-large", error)
             self._skip(padded_length(record.length))
@@ -343,11 +323,11 @@ class Walker:
             data = self._source.read(record.length, f"the body of {record.name}")
         self._padding(record, "libxc-padding")
         try:
-            body = decode_body(
-                RecordType(record.type), data, record.body_offset, guest_width=self._guest_width
+            body = records.decode_libxc_body(
+                record.type, data, record.body_offset, guest_width=self._guest_width
             )
         except StreamError as error:
-            self._problem(_RULES[record.type], error)
+            self._wrong_body(record, records.LIBXC[record.type].finding, error)
             return
         if isinstance(body, X86PvInfo):
             self._guest_width = body.guest_width
@@ -366,7 +346,7 @@ class Walker:
             entries = source.read(prefix - len(head), "the frame list of PAGE_DATA")
             batch = page_data.decode_entries(entries, start, record.length)
         except StreamError as error:
-            self._problem("page-data", error)
+            self._wrong_body(record, records.LIBXC[record.type].finding, error)
             if isinstance(error, Truncated):
                 raise _Stop from None
             self._skip(end - source.offset)

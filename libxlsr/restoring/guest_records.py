@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
+from libxlsr.formats.records import LIBXL
 from libxlsr.restoring.target import LibxcOutcome
 from libxlsr.stream.record import Record
 
@@ -15,13 +16,14 @@ def domain_type(config: xl.Config | None, libxc: LibxcOutcome | None) -> str | N
     return "pv" if libxc is not None and libxc.guest_kind == "pv" else None
 
 
-def check_emulator_record(guest: str | None, record: Record) -> None:
-    """Raises StreamError for a guest that has no device model."""
-    if guest in ("pv", "pvh"):
+def check_guest_has(guest: str | None, record: Record) -> None:
+    """Raises StreamError for a record that such a guest does not have."""
+    guests = LIBXL[record.type].guests
+    if guest is not None and guest not in guests:
         raise StreamError(
-            f"a {guest} guest has no device model",
+            f"a {guest} guest has no {record.type.name}",
             offset=record.offset,
-            expected="such a record for HVM guests only",
+            expected=f"one for these guests only: {', '.join(sorted(guests))}",
         )
 
 

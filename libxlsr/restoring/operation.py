@@ -25,6 +25,7 @@ from libxlsr.events.chain import Done
 from libxlsr.events.seconds import check_deadline
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.records import unhandled
 from libxlsr.restoring import guest_records
 from libxlsr.restoring.helper_limit import HelperLimit, Place
 from libxlsr.restoring.journal import Journal
@@ -285,20 +286,21 @@ class _Restore:
 
             self._await_place(lambda: self._prepare(prepared))
             return False
-        guest_records.check_emulator_record(self._domain_type(), record)
+        guest_records.check_guest_has(self._domain_type(), record)
         body = record.body
         if isinstance(body, libxl.EmulatorXenstoreData):
             keys = body
             self._target_call(
                 lambda finished: self._target.emulator_xenstore_data(keys, finished), done
             )
-        else:
-            assert isinstance(body, libxl.EmulatorContext)
+        elif isinstance(body, libxl.EmulatorContext):
             context = body
             self._emulator_context_seen = True
             self._target_call(
                 lambda finished: self._target.emulator_context(context, finished), done
             )
+        else:
+            raise unhandled(record.type.name, "a restore", record.offset)
         return False
 
     def _domain_type(self) -> str | None:

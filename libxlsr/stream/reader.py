@@ -39,8 +39,9 @@ from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxl_order import RecordOrder
+from libxlsr.formats.records import LibxlBody, decode_libxl_body, decode_libxl_header
 from libxlsr.stream.machine import State, StreamMachine, Trace
-from libxlsr.stream.record import Body, Record, decode_body, label
+from libxlsr.stream.record import Record, label
 
 logger = logging.getLogger(__name__)
 
@@ -301,7 +302,7 @@ class StreamReader:
     def _record_header_done(self, result: CopyResult) -> None:
         try:
             data = self._checked(result)
-            header = libxl.RecordHeader.decode(data, self._record_offset or 0)
+            header = decode_libxl_header(data, self._record_offset or 0)
             self._incoming = header
             if not header.is_optional:
                 self._order.check(libxl.RecordType(header.type), self._record_offset)
@@ -330,7 +331,7 @@ class StreamReader:
                     self._read_body(header)
                     return
             else:
-                body = decode_body(header, data, offset or 0)
+                body = decode_libxl_body(header, data, offset or 0)
                 self._enqueue(header, body)
         except LibxlsrError as error:
             self._failed(self._located(error))
@@ -341,7 +342,7 @@ class StreamReader:
             self._machine.record_processed()
         self.stream_continue()
 
-    def _enqueue(self, header: libxl.RecordHeader, body: Body) -> None:
+    def _enqueue(self, header: libxl.RecordHeader, body: LibxlBody | None) -> None:
         self._queued_bytes += header.length
         if self._queued_bytes > libxl.RECORD_LENGTH_MAX:
             raise StreamError(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from libxlsr.formats import libxl
-from libxlsr.formats.framing import Buffer
-
-Body = Union[None, libxl.EmulatorXenstoreData, libxl.EmulatorContext]
-"""The decoded body; None for the types that have none."""
+from libxlsr.formats.records import LibxlBody
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,8 @@ class Record:
     """Counts the stream's records, from 1."""
     offset: int | None
     """Of the record's header in the stream; None where that can't be known."""
-    body: Body
+    body: LibxlBody | None
+    """Decoded; None for the types that have none."""
 
     def __str__(self) -> str:
         return label(self.number, self.type)
@@ -32,18 +29,3 @@ class Record:
 def label(number: int, record_type: int) -> str:
     """How messages name a record."""
     return f"record {number} ({libxl.record_name(record_type)})"
-
-
-def decode_body(header: libxl.RecordHeader, data: Buffer, offset: int) -> Body:
-    """The body of a record of a known type from its bytes, padding included.
-
-    Raises StreamError when they are not as the spec says; ``offset`` is that of the first byte.
-    """
-    view = memoryview(data)
-    libxl.check_padding(view[header.length :], offset + header.length, header.name)
-    body = view[: header.length]
-    if header.type == libxl.RecordType.EMULATOR_XENSTORE_DATA:
-        return libxl.EmulatorXenstoreData.decode(body, offset)
-    if header.type == libxl.RecordType.EMULATOR_CONTEXT:
-        return libxl.EmulatorContext.decode(body, offset)
-    return None

@@ -14,6 +14,7 @@ from libxlsr.events import Context
 from libxlsr.events.chain import Done
 from libxlsr.formats import libxc, libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.records import decode_libxc_header
 from libxlsr.restoring.image.exact_fd import ExactReader
 from libxlsr.restoring.target import (
     FinishDone,
@@ -184,7 +185,7 @@ class _LibxcPart:
         while True:
             start = self._reader.offset
             data = self._reader.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
-            header = libxc.RecordHeader.decode(data, start)
+            header = decode_libxc_header(data, start)
             left = header.padded_length
             while left:
                 left -= len(self._reader.read(min(left, _CHUNK), "a libxc record"))

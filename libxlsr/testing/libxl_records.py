@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from libxlsr.formats import libxl
-from libxlsr.formats.framing import padded_length
+from libxlsr.formats.framing import encode_record
 
 T = libxl.RecordType
 HEADER = libxl.Header().encode()
@@ -20,8 +20,7 @@ def record(record_type: int, body: bytes | None = None) -> bytes:
     """One record; without ``body`` the one that such a record usually has."""
     if body is None:
         body = BODIES.get(T(record_type), b"") if record_type < OPTIONAL else b""
-    header = libxl.RecordHeader(record_type, len(body)).encode()
-    return header + body.ljust(padded_length(len(body)), b"\0")
+    return encode_record(record_type, body)
 
 
 def stream(*records: int | bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Union
 
 from libxlsr.formats import libxc, libxl, xl
 from libxlsr.formats.framing import RECORD_HEADER, padded_length
+from libxlsr.formats.records import decode_libxc_header, decode_libxl_header
 from libxlsr.testing.pages import PageBatch
 
 Body = Union[bytes, PageBatch]
@@ -115,7 +116,7 @@ def split(data: bytes) -> list[Part]:
         nonlocal position
         last = _LAST[layer]
         decode: Callable[[bytes, int], libxl.RecordHeader | libxc.RecordHeader] = (
-            libxl.RecordHeader.decode if layer == "libxl" else libxc.RecordHeader.decode
+            decode_libxl_header if layer == "libxl" else decode_libxc_header
         )
         while True:
             header = decode(data[position : position + RECORD_HEADER.size], position)

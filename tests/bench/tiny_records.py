@@ -9,6 +9,7 @@ from pathlib import Path
 from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
 from libxlsr.formats import libxl
+from libxlsr.formats.framing import encode_record
 from libxlsr.stream.fd_source import FdSource
 from libxlsr.stream.reader import StreamReader
 from libxlsr.stream.record import Record
@@ -19,12 +20,12 @@ HEADER_SIZE = libxl.RECORD_HEADER_SIZE
 
 def write_tiny_records(path: Path, count: int) -> None:
     """A libxl stream with ``count`` optional records of 8 bytes between LIBXC_CONTEXT and END."""
-    optional = libxl.RecordHeader(libxl.REC_TYPE_OPTIONAL | 1, BODY_SIZE).encode()
+    optional = encode_record(libxl.REC_TYPE_OPTIONAL | 1, bytes(BODY_SIZE))
     path.write_bytes(
         libxl.Header().encode()
-        + libxl.RecordHeader(libxl.RecordType.LIBXC_CONTEXT, 0).encode()
-        + (optional + bytes(BODY_SIZE)) * count
-        + libxl.RecordHeader(libxl.RecordType.END, 0).encode()
+        + encode_record(libxl.RecordType.LIBXC_CONTEXT)
+        + optional * count
+        + encode_record(libxl.RecordType.END)
     )
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, page_data, xl
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_records import decode_body
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES
 from libxlsr.formats.recognise import recognise
+from libxlsr.formats.records import decode_libxc_body, decode_libxc_header, decode_libxl_header
 from libxlsr.formats.text import printable
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import Part
@@ -24,7 +24,7 @@ Decoder = Callable[[bytes, int], Any]
 
 
 def libxc_body(record_type: RecordType, width: int) -> Decoder:
-    return lambda data, offset: decode_body(record_type, data, offset, guest_width=width)
+    return lambda data, offset: decode_libxc_body(record_type, data, offset, guest_width=width)
 
 
 def page_data_prefix(data: bytes, offset: int) -> page_data.PageData:
@@ -36,13 +36,13 @@ DECODERS: dict[str, Decoder] = {
     "xl optional data": xl.OptionalData.decode,
     "config": xl.Config.decode,
     "libxl header": libxl.Header.decode,
-    "libxl record": libxl.RecordHeader.decode,
+    "libxl record": decode_libxl_header,
     "EMULATOR_XENSTORE_DATA": libxl.EmulatorXenstoreData.decode,
     "EMULATOR_CONTEXT": libxl.EmulatorContext.decode,
     "CHECKPOINT_STATE": libxl.CheckpointState.decode,
     "libxc image header": libxc.ImageHeader.decode,
     "libxc domain header": libxc.DomainHeader.decode,
-    "libxc record": libxc.RecordHeader.decode,
+    "libxc record": decode_libxc_header,
     "PAGE_DATA": page_data_prefix,
 }
 for _type in RecordType:

@@ -11,7 +11,7 @@ from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder
-from libxlsr.formats.libxc_records import decode_body
+from libxlsr.formats.records import decode_libxc_body
 from libxlsr.testing.parts import Part, join, split
 from tests.paths import EXAMPLE
 
@@ -68,7 +68,7 @@ def test_every_record_comes_back_and_stands_in_order(parts: list[Part]) -> None:
             frames += decoded.count
             pages += decoded.data_pages
         else:
-            assert decode_body(RecordType(part.type), data).encode() == data
+            assert decode_libxc_body(RecordType(part.type), data).encode() == data
     assert frames == 1020 * 1024
     assert pages * 4096 <= sum(len(part.body) for part in parts)
 

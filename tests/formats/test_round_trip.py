@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from libxlsr.formats import libxc, libxl, page_data
-from libxlsr.formats.libxc_records import decode_body
+from libxlsr.formats.records import decode_libxc_body
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.parts import Part, split
 from tests.tools.verify.mutations import KINDS as MUTATED
@@ -31,7 +31,7 @@ def encoded_again(part: Part, guest_width: int) -> bytes:
         batch = page_data.decode_pfns(body[:prefix], 0, len(body))
         return batch.encode() + body[prefix:]
     record_type = libxc.RecordType(part.type)
-    return decode_body(record_type, body, guest_width=guest_width).encode()
+    return decode_libxc_body(record_type, body, guest_width=guest_width).encode()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *MUTATED.values()], ids=str)

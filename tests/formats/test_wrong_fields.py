@@ -9,8 +9,9 @@ import pytest
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import cpu_policy, hvm_context, hvm_params, libxc, libxc_pv, libxl, xl
-from libxlsr.formats import libxc_records as records
 from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_records import X86TscInfo
+from libxlsr.formats.records import decode_libxc_body, decode_libxc_header, decode_libxl_header
 
 BASE = 0x1000
 U32_MAX = b"\xff" * 4
@@ -35,7 +36,7 @@ def vcpu(record_type: RecordType, width: int = 8) -> Callable[[bytes, int], Any]
 
 
 def body(record_type: RecordType) -> Callable[[bytes, int], Any]:
-    return lambda data, offset: records.decode_body(record_type, data, offset)
+    return lambda data, offset: decode_libxc_body(record_type, data, offset)
 
 
 XL = xl.Header(optional_data_len=7).encode()
@@ -43,7 +44,7 @@ LIBXL = libxl.Header().encode()
 IMAGE = libxc.ImageHeader().encode()
 DOMAIN = libxc.DomainHeader(2, 4, 17).encode()
 XENSTORE = libxl.EmulatorXenstoreData(2, 0, (("physmap/a0000/size", "20000"),)).encode()
-TSC = records.X86TscInfo(0, 1, 2, 3).encode()
+TSC = X86TscInfo(0, 1, 2, 3).encode()
 PV_INFO = libxc_pv.X86PvInfo(8, 4).encode()
 P2M = libxc_pv.X86PvP2mFrames(0, 1023, (7, 9)).encode()
 PARAMS = hvm_params.HvmParams(((1, 10), (17, 11))).encode()
@@ -72,15 +73,15 @@ FIELDS = [
     (libxl.Header.decode, LIBXL, 15, b"\1", 12, "big-endian"),
     (libxl.Header.decode, LIBXL, 15, b"\4", 12, "reserved option bits"),
     (libxl.Header.decode, LIBXL, 13, b"\x10", 12, "reserved option bits"),
-    (libxl.RecordHeader.decode, u32(3) + u32(9), 0, u32(6), 0, "unknown mandatory"),
-    (libxl.RecordHeader.decode, u32(3) + u32(9), 0, u32(0x7FFFFFFF), 0, "unknown mandatory"),
-    (libxl.RecordHeader.decode, u32(3) + u32(9), 4, u32((128 << 20) + 1), 4, "128 MiB"),
-    (libxl.RecordHeader.decode, u32(3) + u32(9), 4, u32(0xFFFFFFF9), 4, "128 MiB"),
-    (libxl.RecordHeader.decode, u32(1 << 31) + u32(9), 4, U32_MAX, 4, "128 MiB"),
-    (libxl.RecordHeader.decode, u32(2) + u32(9), 4, u32((1 << 20) + 1), 4, "1 MiB"),
-    (libxl.RecordHeader.decode, u32(0) * 2, 4, u32(8), 4, "END"),
-    (libxl.RecordHeader.decode, u32(1) + u32(0), 4, u32(8), 4, "LIBXC_CONTEXT"),
-    (libxl.RecordHeader.decode, u32(4) + u32(0), 4, u32(8), 4, "CHECKPOINT_END"),
+    (decode_libxl_header, u32(3) + u32(9), 0, u32(6), 0, "unknown mandatory"),
+    (decode_libxl_header, u32(3) + u32(9), 0, u32(0x7FFFFFFF), 0, "unknown mandatory"),
+    (decode_libxl_header, u32(3) + u32(9), 4, u32((128 << 20) + 1), 4, "128 MiB"),
+    (decode_libxl_header, u32(3) + u32(9), 4, u32(0xFFFFFFF9), 4, "128 MiB"),
+    (decode_libxl_header, u32(1 << 31) + u32(9), 4, U32_MAX, 4, "128 MiB"),
+    (decode_libxl_header, u32(2) + u32(9), 4, u32((1 << 20) + 1), 4, "1 MiB"),
+    (decode_libxl_header, u32(0) * 2, 4, u32(8), 4, "END"),
+    (decode_libxl_header, u32(1) + u32(0), 4, u32(8), 4, "LIBXC_CONTEXT"),
+    (decode_libxl_header, u32(4) + u32(0), 4, u32(8), 4, "CHECKPOINT_END"),
     (libxl.EmulatorContext.decode, u32(2) + u32(0), 0, u32(3), 0, "emulator id"),
     (libxl.EmulatorXenstoreData.decode, XENSTORE, 0, U32_MAX, 0, "emulator id"),
     (libxl.EmulatorXenstoreData.decode, XENSTORE, 8, b"/", 8, "relative"),
@@ -105,12 +106,12 @@ FIELDS = [
     (libxc.DomainHeader.decode, DOMAIN, 4, u16(13), 4, "page shift"),
     (libxc.DomainHeader.decode, DOMAIN, 4, u16(0xFFFF), 4, "page shift"),
     (libxc.DomainHeader.decode, DOMAIN, 6, u16(1), 6, "reserved"),
-    (libxc.RecordHeader.decode, u32(1) + u32(9), 0, u32(0x13), 0, "unknown mandatory"),
-    (libxc.RecordHeader.decode, u32(1) + u32(9), 4, u32((128 << 20) + 1), 4, "128 MiB"),
-    (libxc.RecordHeader.decode, u32(0) * 2, 4, u32(1), 4, "END"),
-    (libxc.RecordHeader.decode, u32(0xD) + u32(0), 4, u32(8), 4, "VERIFY"),
-    (libxc.RecordHeader.decode, u32(0xE) + u32(0), 4, u32(8), 4, "CHECKPOINT"),
-    (libxc.RecordHeader.decode, u32(0x10) + u32(0), 4, u32(8), 4, "STATIC_DATA_END"),
+    (decode_libxc_header, u32(1) + u32(9), 0, u32(0x13), 0, "unknown mandatory"),
+    (decode_libxc_header, u32(1) + u32(9), 4, u32((128 << 20) + 1), 4, "128 MiB"),
+    (decode_libxc_header, u32(0) * 2, 4, u32(1), 4, "END"),
+    (decode_libxc_header, u32(0xD) + u32(0), 4, u32(8), 4, "VERIFY"),
+    (decode_libxc_header, u32(0xE) + u32(0), 4, u32(8), 4, "CHECKPOINT"),
+    (decode_libxc_header, u32(0x10) + u32(0), 4, u32(8), 4, "STATIC_DATA_END"),
     (body(RecordType.X86_TSC_INFO), TSC, 0, u32(4), 0, "TSC mode"),
     (body(RecordType.X86_TSC_INFO), TSC, 20, u32(1), 20, "reserved"),
     (body(RecordType.X86_PV_INFO), PV_INFO, 0, b"\4", 0, "4 with 3, or 8 with 4"),
@@ -166,11 +167,11 @@ def test_a_wrong_field_is_named_by_its_absolute_offset(
 LENGTHS = [
     (xl.Header.decode, XL),
     (libxl.Header.decode, LIBXL),
-    (libxl.RecordHeader.decode, bytes(8)),
+    (decode_libxl_header, bytes(8)),
     (libxl.CheckpointState.decode, bytes(4)),
     (libxc.ImageHeader.decode, IMAGE),
     (libxc.DomainHeader.decode, DOMAIN),
-    (libxc.RecordHeader.decode, bytes(8)),
+    (decode_libxc_header, bytes(8)),
     (body(RecordType.X86_TSC_INFO), TSC),
     (body(RecordType.X86_PV_INFO), PV_INFO),
     (body(RecordType.X86_PV_P2M_FRAMES), P2M),
@@ -237,8 +238,10 @@ def test_short_emulator_and_vcpu_records_are_refused(size: int) -> None:
 
 
 def test_an_unknown_optional_record_has_a_header_like_any_other() -> None:
-    for decoder in (libxl.RecordHeader, libxc.RecordHeader):
-        header = decoder.decode(u32(0x80000001) + u32(13), 0)
+    decoders: tuple[Callable[[bytes, int], libxl.RecordHeader | libxc.RecordHeader], ...]
+    decoders = (decode_libxl_header, decode_libxc_header)
+    for decode in decoders:
+        header = decode(u32(0x80000001) + u32(13), 0)
         assert header.is_optional
         assert header.name == "record type 0x80000001"
         assert header.encode() == u32(0x80000001) + u32(13)
@@ -296,7 +299,7 @@ def test_padding_must_be_zero_and_is_named_by_its_offset() -> None:
 
 def test_page_data_has_a_decoder_of_its_own() -> None:
     with pytest.raises(ValueError, match=r"page_data\.py"):
-        records.decode_body(RecordType.PAGE_DATA, b"")
+        decode_libxc_body(RecordType.PAGE_DATA, b"")
 
 
 def test_legacy_converted_images_are_told_apart() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from libxlsr.formats import libxl, xl
-from libxlsr.formats.framing import padded_length
+from libxlsr.formats.framing import encode_record
 from libxlsr.testing.builder import config_json
 
 from .explore import Explored, explore
@@ -17,20 +17,15 @@ from .restore_world import TRAILER, RestoreWorld, Scenario
 _T = libxl.RecordType
 
 
-def _record(record_type: int, body: bytes = b"") -> bytes:
-    header = libxl.RecordHeader(record_type, len(body)).encode()
-    return header + body.ljust(padded_length(len(body)), b"\0")
-
-
-_HEADER = libxl.Header().encode() + _record(_T.LIBXC_CONTEXT)
+_HEADER = libxl.Header().encode() + encode_record(_T.LIBXC_CONTEXT)
 _LIBXC = b"L" * LIBXC_SIZE
-_KEYS = _record(
+_KEYS = encode_record(
     _T.EMULATOR_XENSTORE_DATA,
     libxl.EmulatorXenstoreData(2, 0, (("physmap/1/size", "2"),)).encode(),
 )
-_EMULATOR = _record(_T.EMULATOR_CONTEXT, libxl.EmulatorContext(2, 0, b"QEVM").encode())
-_CHECKPOINT_END, _END = _record(_T.CHECKPOINT_END), _record(_T.END)
-_OPTIONAL = _record(libxl.REC_TYPE_OPTIONAL | 1, b"skipped")
+_EMULATOR = encode_record(_T.EMULATOR_CONTEXT, libxl.EmulatorContext(2, 0, b"QEVM").encode())
+_CHECKPOINT_END, _END = encode_record(_T.CHECKPOINT_END), encode_record(_T.END)
+_OPTIONAL = encode_record(libxl.REC_TYPE_OPTIONAL | 1, b"skipped")
 
 
 def _xl_stream() -> bytes:

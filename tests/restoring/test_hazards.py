@@ -367,7 +367,7 @@ def test_emulator_records_of_a_guest_without_a_device_model(tmp_path: Path, gues
     part = stream.find(T.EMULATOR_CONTEXT)
     error = refused(stream, tmp_path)
     assert error.offset == stream.offset_of(part)
-    assert f"a {guest} guest has no device model" in str(error)
+    assert f"a {guest} guest has no EMULATOR_" in str(error)
 
 
 def test_rubbish_after_end_of_a_file(tmp_path: Path) -> None:

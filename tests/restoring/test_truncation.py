@@ -20,8 +20,8 @@ import pytest
 
 from libxlsr.errors import StreamError
 from libxlsr.events import Context
-from libxlsr.formats import libxc
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.records import decode_libxc_header
 from libxlsr.restoring.image.exact_fd import ExactReader
 from libxlsr.restoring.image.libxc_restore import LibxcRestore
 from libxlsr.restoring.image.memory import GuestMemory
@@ -105,7 +105,7 @@ class _AtEachRecord(LibxcRestore):
 
     def _read_record(self) -> bool:
         start, fd = self._reader.offset, self._reader.fileno()
-        header = libxc.RecordHeader.decode(os.pread(fd, 8, start))
+        header = decode_libxc_header(os.pread(fd, 8, start))
         self.visit(self, start, start + 8 + header.padded_length)
         return super()._read_record()
 

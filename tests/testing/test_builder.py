@@ -12,7 +12,7 @@ from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, page_data, xl
 from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_records import decode_body
+from libxlsr.formats.records import decode_libxc_body
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.pages import PageBatch, stamped_page
 from libxlsr.testing.parts import IMAGE_HEADER, join, layer_of, record_part, split
@@ -44,7 +44,7 @@ def test_what_is_built_decodes(kind: dict[str, Any]) -> None:
             prefix = page_data.prefix_length(body[:8], 0, len(body))
             page_data.decode_pfns(body[:prefix], 0, len(body))
         elif part.layer == "libxc" and part.type is not None:
-            decode_body(RecordType(part.type), body, guest_width=kind.get("guest_width", 8))
+            decode_libxc_body(RecordType(part.type), body, guest_width=kind.get("guest_width", 8))
 
 
 def test_pages_hold_what_was_sent_last() -> None:

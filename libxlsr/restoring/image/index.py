@@ -24,8 +24,8 @@ from array import array
 from pathlib import Path
 
 from libxlsr.files import pwrite_all, write_all
-from libxlsr.formats import libxc
-from libxlsr.formats.framing import RECORD_HEADER, Buffer, padded_length
+from libxlsr.formats import libxl
+from libxlsr.formats.framing import Buffer, encode_record
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.page_data import PageData
@@ -42,8 +42,11 @@ from libxlsr.restoring.image.state_files import StateFiles
 LOCATIONS = "locations"
 RECORDS = "records"
 LIBXL_HEADER = "libxl_header"
-EMULATOR_XENSTORE_RECORD = "emulator/xenstore.record"
-EMULATOR_CONTEXT_RECORD = "emulator/context.record"
+LIBXL_RECORDS = {
+    libxl.RecordType.EMULATOR_XENSTORE_DATA: "emulator/xenstore.record",
+    libxl.RecordType.EMULATOR_CONTEXT: "emulator/context.record",
+}
+"""The files of the libxl records that have a body, in the order of a stream."""
 
 IN_MEMORY = 1 << 63
 LOCATION_SIZE = 8
@@ -127,7 +130,4 @@ class _KeptRecords(StateFiles):
 
     def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
         super().store(record_type, data, offset)
-        length = len(data)
-        record = RECORD_HEADER.pack(record_type, length) + data
-        size = libxc.RECORD_HEADER_SIZE + padded_length(length)
-        write_all(self._records, record.ljust(size, b"\0"))
+        write_all(self._records, encode_record(record_type, data))

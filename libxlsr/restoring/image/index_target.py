@@ -33,8 +33,12 @@ class IndexTarget(ImageTarget):
 
     def emulator_xenstore_data(self, data: libxl.EmulatorXenstoreData, done: Done) -> None:
         """Write the record's body as it was."""
-        self._at_once(lambda: self._write(index.EMULATOR_XENSTORE_RECORD, data.encode()), done)
+        self._keep(libxl.RecordType.EMULATOR_XENSTORE_DATA, data.encode(), done)
 
     def emulator_context(self, context: libxl.EmulatorContext, done: Done) -> None:
         """Write the record's body as it was."""
-        self._at_once(lambda: self._write(index.EMULATOR_CONTEXT_RECORD, context.encode()), done)
+        self._keep(libxl.RecordType.EMULATOR_CONTEXT, context.encode(), done)
+
+    def _keep(self, record_type: libxl.RecordType, body: bytes, done: Done) -> None:
+        name = index.LIBXL_RECORDS[record_type]
+        self._at_once(lambda: self._write(name, body), done)

@@ -24,6 +24,7 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB
 from libxlsr.formats.pv_page_table import check_table
+from libxlsr.formats.records import check_libxc_length, decode_libxc_header
 from libxlsr.restoring.image.exact_fd import ExactReader
 from libxlsr.restoring.image.memory import GuestMemory
 from libxlsr.restoring.image.state_files import StateFiles
@@ -154,7 +155,7 @@ class LibxcRestore:
         number = self._counters["records"] + 1
         self._label = f"libxc record {number}"
         data = self._stream.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
-        header = libxc.RecordHeader.decode(data, start)
+        header = decode_libxc_header(data, start)
         self._label = f"libxc record {number} ({header.name})"
         self._counters["records"] = number
         self._count_bytes()
@@ -163,8 +164,8 @@ class LibxcRestore:
             return self._checkpoint()
         if self._kept_aside is not None:
             if header.type != RecordType.END:
-                if header.type != RecordType.PAGE_DATA and not header.is_optional:
-                    libxc.check_body_length(header.length, start + 4, header.name)
+                if not header.is_optional:
+                    check_libxc_length(header.type, header.length, start + 4)
                 self._keep_aside(data, header)
                 return True
             # libxenguest drops what came since the last checkpoint even here, where the sender
@@ -186,7 +187,7 @@ class LibxcRestore:
         if header.type == RecordType.PAGE_DATA:
             self._page_data(header)
             return True
-        libxc.check_body_length(header.length, start + 4, header.name)
+        check_libxc_length(header.type, header.length, start + 4)
         if header.type == RecordType.END:
             return False
         if header.type == RecordType.VERIFY:
@@ -333,7 +334,7 @@ class LibxcRestore:
         while self._stream.offset < section + size:
             start = self._stream.offset
             data = self._stream.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
-            header = libxc.RecordHeader.decode(data, start)
+            header = decode_libxc_header(data, start)
             self._label = f"libxc record ({header.name})"
             self._apply(header, start)
         self._torn = False

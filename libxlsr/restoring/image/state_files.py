@@ -15,7 +15,8 @@ from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams, hvm_param_name
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_order import RecordOrder
 from libxlsr.formats.libxc_pv import SharedInfo, X86PvInfo, X86PvP2mFrames, X86PvVcpu
-from libxlsr.formats.libxc_records import X86TscInfo, decode_body
+from libxlsr.formats.libxc_records import Empty, X86TscInfo
+from libxlsr.formats.records import decode_libxc_body, unhandled
 from libxlsr.restoring.image import layout
 from libxlsr.restoring.image.small_files import flush, json_bytes, write_file
 
@@ -48,7 +49,7 @@ class StateFiles:
 
         Raises StreamError when it does not decode, and OSError.
         """
-        body = decode_body(record_type, data, offset, guest_width=self._guest_width)
+        body = decode_libxc_body(record_type, data, offset, guest_width=self._guest_width)
         if isinstance(body, X86PvInfo):
             self._guest_width = body.guest_width
             value = {"guest_width": body.guest_width, "pt_levels": body.pt_levels}
@@ -76,6 +77,8 @@ class StateFiles:
                 if entry.typecode in HVM_SAVE_PER_VCPU:
                     self._check_vcpu(entry.instance, record_type, offset)
             self._write(layout.HVM_CONTEXT, bytes(data))
+        elif not isinstance(body, Empty):
+            raise unhandled(record_type.name, "a restore into files", offset)
 
     def _check_vcpu(self, vcpu_id: int, record_type: RecordType, offset: int) -> None:
         """libxenguest refuses a vCPU that the new domain has not, and so does Xen (hvm_load())."""

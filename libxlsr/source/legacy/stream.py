@@ -18,7 +18,7 @@ from typing import Protocol
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl
-from libxlsr.formats.framing import padded_length
+from libxlsr.formats.framing import encode_record
 from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import (
     HVM_PARAM_BUFIOREQ_PFN,
@@ -141,12 +141,10 @@ class LegacyStream:
     # -- what comes out
 
     def _record(self, record_type: RecordType, body: bytes = b"") -> None:
-        header = libxc.RecordHeader(record_type, len(body))
-        self._write(header.encode() + body.ljust(padded_length(len(body)), b"\0"))
+        self._write(encode_record(record_type, body))
 
     def _libxl_record(self, record_type: libxl.RecordType, body: bytes = b"") -> None:
-        header = libxl.RecordHeader(record_type, len(body))
-        self._write(header.encode() + body.ljust(padded_length(len(body)), b"\0"))
+        self._write(encode_record(record_type, body))
 
     # -- what goes in
 

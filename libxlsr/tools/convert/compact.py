@@ -24,27 +24,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats.framing import encode_record
 from libxlsr.formats.hvm_params import HvmParams
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
 from libxlsr.formats.libxc_pv import VCPU_RECORDS
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB
+from libxlsr.formats.records import LIBXC, decode_libxc_header, unhandled
 from libxlsr.restoring.image import index, layout
 from libxlsr.tools.convert.packing import Writer, copy
 from libxlsr.tools.extract.frames import Frames, kept_its_contents
 
 _BATCH = 1024
 """Frames in a record: MAX_BATCH_SIZE (xg_sr_common.h)."""
-
-_BEFORE_MEMORY = frozenset(
-    {
-        RecordType.X86_PV_INFO,
-        RecordType.X86_CPUID_POLICY,
-        RecordType.X86_MSR_POLICY,
-        RecordType.STATIC_DATA_END,
-        RecordType.X86_PV_P2M_FRAMES,
-    }
-)
 
 
 def write(
@@ -59,13 +51,13 @@ def write(
         fd = file.fileno()
         records = _last_records(fd)
         for record_type, position, size in records:
-            if record_type in _BEFORE_MEMORY:
+            if _before_memory(record_type):
                 copy(fd, position, size, writer)
         written = _write_memory(frames, writer, on_frames)
         for record_type, position, size in records:
-            if record_type not in _BEFORE_MEMORY:
+            if not _before_memory(record_type):
                 copy(fd, position, size, writer)
-    writer.write(libxc.RecordHeader(RecordType.END, 0).encode())
+    writer.write(encode_record(RecordType.END))
     if in_libxl:
         _write_emulator_records(directory, writer)
     return {"frames": written, "records": len(records)}
@@ -85,7 +77,7 @@ def _write_libxl_header(directory: Path, writer: Writer) -> bool:
         header = (directory / index.LIBXL_HEADER).read_bytes()
     except FileNotFoundError:
         return False
-    writer.write(header + libxl.RecordHeader(libxl.RecordType.LIBXC_CONTEXT, 0).encode())
+    writer.write(header + encode_record(libxl.RecordType.LIBXC_CONTEXT))
     return True
 
 
@@ -110,7 +102,7 @@ def _last_records(fd: int) -> list[tuple[int, int, int]]:
     position, end = 0, os.fstat(fd).st_size
     while position < end:
         head = os.pread(fd, libxc.RECORD_HEADER_SIZE + 8, position)
-        header = libxc.RecordHeader.decode(head[: libxc.RECORD_HEADER_SIZE])
+        header = decode_libxc_header(head[: libxc.RECORD_HEADER_SIZE])
         size = libxc.RECORD_HEADER_SIZE + header.padded_length
         part: object = None
         if header.type in VCPU_RECORDS:  # the vCPU's number comes first in the body
@@ -120,10 +112,16 @@ def _last_records(fd: int) -> list[tuple[int, int, int]]:
         elif header.type == RecordType.HVM_PARAMS:  # convert-legacy-stream writes several
             body = os.pread(fd, header.length, position + libxc.RECORD_HEADER_SIZE)
             part = frozenset(index for index, _ in HvmParams.decode(body).params)
+        elif LIBXC[header.type].once is None:  # not said: how one adds to another
+            raise unhandled(header.name, "convert --compact", None)
         last.pop((header.type, part), None)
         last[header.type, part] = (header.type, position, size)
         position += size
     return list(last.values())
+
+
+def _before_memory(record_type: int) -> bool:
+    return (LIBXC[record_type].place or 0) < (LIBXC[RecordType.PAGE_DATA].place or 0)
 
 
 def _write_memory(frames: Frames, writer: Writer, on_frames: Callable[[int], None]) -> int:
@@ -158,15 +156,10 @@ def _batches(frames: Frames) -> Iterator[list[int]]:
 
 
 def _write_emulator_records(directory: Path, writer: Writer) -> None:
-    for name, record_type in (
-        (index.EMULATOR_XENSTORE_RECORD, libxl.RecordType.EMULATOR_XENSTORE_DATA),
-        (index.EMULATOR_CONTEXT_RECORD, libxl.RecordType.EMULATOR_CONTEXT),
-    ):
+    for record_type, name in index.LIBXL_RECORDS.items():
         try:
             body = (directory / name).read_bytes()
         except FileNotFoundError:
             continue
-        header = libxl.RecordHeader(record_type, len(body))
-        padding = bytes(header.padded_length - len(body))
-        writer.write(header.encode() + body + padding)
-    writer.write(libxl.RecordHeader(libxl.RecordType.END, 0).encode())
+        writer.write(encode_record(record_type, body))
+    writer.write(encode_record(libxl.RecordType.END))

@@ -16,6 +16,7 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import VCPU_RECORDS, X86PvInfo
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.records import LibxlBody
 from libxlsr.libxc.visitor import Record
 from libxlsr.tools.verify.digest import GuestDigest
 from libxlsr.tools.verify.findings import Findings
@@ -81,6 +82,8 @@ class Collector(Verification):
         self.emulator_size = 0
         """Bytes of the device model's state, all of which need not have been kept."""
         self.emulator_keys: libxl.EmulatorXenstoreData | None = None
+        self.libxl_bodies: dict[str, bytes] = {}
+        """The last body of each other type of libxl record that has one, by its name."""
         self.rounds: list[Round] = []
         self.left_out: list[str] = []
         """What there was no room for, in words."""
@@ -127,12 +130,12 @@ class Collector(Verification):
         self._state_size += len(data)
         self.state[name] = StateRecord(RecordType(record.type), self._guest_width, bytes(data))
 
-    def libxl_body(
-        self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
-    ) -> None:
+    def libxl_body(self, record: Record, body: LibxlBody) -> None:
         super().libxl_body(record, body)
         if isinstance(body, libxl.EmulatorXenstoreData):
             self.emulator_keys = body
+        else:
+            self.libxl_bodies[record.name] = body.encode()
 
     def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
         super().emulator_context(record, head, size)

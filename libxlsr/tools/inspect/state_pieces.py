@@ -10,8 +10,8 @@ from libxlsr.formats.hvm_context import HvmContext
 from libxlsr.formats.hvm_params import HvmParams, hvm_param_name
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvVcpu
-from libxlsr.formats.libxc_records import decode_body
 from libxlsr.formats.libxl import RecordType as LibxlRecordType
+from libxlsr.formats.records import decode_libxc_body
 from libxlsr.tools.inspect.collector import Collector, StateRecord
 from libxlsr.tools.inspect.registers import registers
 from libxlsr.tools.inspect.state_values import emulator, record_values
@@ -40,14 +40,14 @@ class Piece(NamedTuple):
 def state_pieces(contents: Collector) -> Iterator[Piece]:
     """The pieces: of the whole guest, then of its vCPUs, then of its device model."""
     for name, record in sorted(contents.state.items(), key=_by_vcpu):
-        body = decode_body(record.type, record.data, guest_width=record.guest_width)
+        body = decode_libxc_body(record.type, record.data, guest_width=record.guest_width)
         if isinstance(body, X86PvVcpu):
             path = ("vcpus", str(body.vcpu_id), VCPU_KINDS[body.type])
             yield Piece(name, name, record.data, path, pv_vcpu(body))
         elif isinstance(body, HvmContext):
             yield from _devices(name, body)
         else:
-            kind, values = record_values(body, record.guest_width)
+            kind, values = record_values(body, record.guest_width) or _not_shown(name, record.data)
             yield Piece(name, name, record.data, (kind,), values)
     yield from _put_together(contents)
     yield from _device_model(contents)
@@ -88,6 +88,11 @@ def _put_together(contents: Collector) -> Iterator[Piece]:
         yield Piece(name, name, p2m.encode(), ("p2m",), covered)
 
 
+def _not_shown(name: str, data: bytes) -> tuple[str, Any]:
+    """Kind and values of a record of whose values nothing is known here: its name and its size."""
+    return name.lower(), {"bytes": len(data)}
+
+
 def _device_model(contents: Collector) -> Iterator[Piece]:
     if contents.emulator_keys is not None:
         name = LibxlRecordType.EMULATOR_XENSTORE_DATA.name
@@ -98,3 +103,6 @@ def _device_model(contents: Collector) -> Iterator[Piece]:
         state = contents.device_model_state
         values = emulator(contents.emulator, contents.emulator_size, state)
         yield Piece(name, name, state, ("emulator",), values)
+    for name, body in sorted(contents.libxl_bodies.items()):
+        kind, values = _not_shown(name, body)
+        yield Piece(name, name, body, (kind,), values)

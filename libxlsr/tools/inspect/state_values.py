@@ -18,8 +18,10 @@ from libxlsr.tools.inspect.registers import hexadecimal
 _PENDING_SHOWN = 64
 
 
-def record_values(body: RecordBody, width: int) -> tuple[str, Any]:
-    """A record's kind and its values; ``width`` is X86_PV_INFO's ``guest_width``.
+def record_values(body: RecordBody, width: int) -> tuple[str, Any] | None:
+    """A record's kind and its values; None for one whose values are not shown.
+
+    ``width`` is X86_PV_INFO's ``guest_width``.
 
     Records of a vCPU and of devices (vcpu_values.py), and those that add to one another are decoded
     elsewhere.
@@ -32,8 +34,9 @@ def record_values(body: RecordBody, width: int) -> tuple[str, Any]:
         return "tsc", {**body._asdict(), "mode": TSC_MODE_NAMES[body.mode]}
     if isinstance(body, X86CpuidPolicy):
         return "cpuid", _cpuid(body)
-    assert isinstance(body, X86MsrPolicy)
-    return "msrs", {hexadecimal(msr.idx): hexadecimal(msr.val) for msr in body.msrs}
+    if isinstance(body, X86MsrPolicy):
+        return "msrs", {hexadecimal(msr.idx): hexadecimal(msr.val) for msr in body.msrs}
+    return None
 
 
 def _cpuid(body: X86CpuidPolicy) -> dict[str, Any]:

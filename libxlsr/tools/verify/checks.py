@@ -23,6 +23,7 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
+from libxlsr.formats.records import LIBXC, LIBXL, Once
 from libxlsr.libxc.visitor import Problem, Record, Visitor
 from libxlsr.tools.verify.findings import Finding, Findings, message_of
 from libxlsr.tools.verify.hvm_context_checks import hvm_context_findings
@@ -31,38 +32,6 @@ from libxlsr.tools.verify.memory_checks import MemoryChecks
 _T = RecordType
 _X = libxl.RecordType
 
-# The order in which every Xen writes (xg_sr_save.c and xg_sr_save_x86_*.c). PAGE_DATA and VERIFY
-# alternate; X86_PV_P2M_FRAMES may come again when the guest grows.
-_RANK: dict[int, int] = {
-    _T.X86_PV_INFO: 0,
-    _T.X86_CPUID_POLICY: 1,
-    _T.X86_MSR_POLICY: 1,
-    _T.STATIC_DATA_END: 2,
-    _T.PAGE_DATA: 4,
-    _T.VERIFY: 4,
-    _T.X86_TSC_INFO: 5,
-    _T.SHARED_INFO: 6,
-    _T.HVM_CONTEXT: 6,
-    _T.X86_PV_VCPU_BASIC: 7,
-    _T.X86_PV_VCPU_EXTENDED: 7,
-    _T.X86_PV_VCPU_XSAVE: 7,
-    _T.X86_PV_VCPU_MSRS: 7,
-    _T.HVM_PARAMS: 7,
-}
-_ONCE_A_STATE = frozenset(
-    {
-        _T.X86_TSC_INFO,
-        _T.SHARED_INFO,
-        _T.HVM_CONTEXT,
-        _T.HVM_PARAMS,
-        _T.X86_CPUID_POLICY,
-        _T.X86_MSR_POLICY,
-    }
-)
-_STATE = {
-    True: (_T.X86_TSC_INFO, _T.SHARED_INFO, _T.X86_PV_VCPU_BASIC),
-    False: (_T.X86_TSC_INFO, _T.HVM_CONTEXT, _T.HVM_PARAMS),
-}
 _NEEDED_PARAMS = (HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN)
 _FRAME_PARAMS = (*_NEEDED_PARAMS, HVM_PARAM_IOREQ_PFN, HVM_PARAM_BUFIOREQ_PFN)
 
@@ -92,7 +61,7 @@ class Checks(Visitor):
         self._legacy = False
         self._domain_type: str | None = None
         self._max_vcpus: int | None = None
-        self._rank = 0
+        self._place = 0
         self._previous: int | None = None
         self._section: set[SectionKey] = set()
         self._policies: set[int] = set()
@@ -221,23 +190,25 @@ class Checks(Visitor):
             self.report(f"{record.layer}-optional-record", f"{record.length} bytes")
         elif record.layer == "libxc":
             self._libxc_record(record.type)
-        elif record.type in (_X.EMULATOR_CONTEXT, _X.EMULATOR_XENSTORE_DATA):
+        else:
             self._section.add(-record.type)  # apart from libxc's types, which are positive
-            if self._domain_type in ("pv", "pvh"):
+            guests = LIBXL[record.type].guests
+            if self._domain_type is not None and self._domain_type not in guests:
                 self.report("emulator-unexpected", f"the guest's type is {self._domain_type}")
 
     def _libxc_record(self, record_type: int) -> None:
         if record_type == self._previous == _T.PAGE_DATA:
             return  # as nearly all are
         self._previous = record_type
-        rank = _RANK.get(record_type)
-        if rank is not None:
+        row = LIBXC[record_type]
+        # X86_PV_P2M_FRAMES may come again when the guest grows.
+        if row.place is not None and record_type != _T.X86_PV_P2M_FRAMES:
             # (convert-legacy-stream keeps the order of the old image.)
             converted = self.domain is not None and self.domain.is_legacy_converted
-            if rank < self._rank and not converted:
+            if row.place < self._place and not converted:
                 self.report("libxc-unusual-order", "Xen writes it earlier")
-            self._rank = max(self._rank, rank)
-        if record_type in _ONCE_A_STATE and record_type in self._section:
+            self._place = max(self._place, row.place)
+        if row.once is Once.STATE and record_type in self._section:
             self.report("duplicate-record", "it came before in this state of the domain")
         self._section.add(record_type)
         self._libxc_ended |= record_type == _T.END
@@ -330,7 +301,7 @@ class Checks(Visitor):
     def checkpoint(self, number: int) -> None:
         self.checkpoints = number
         if self.domain is not None and number > 1:
-            missing = [kind.name for kind in _STATE[self.domain.is_pv] if kind not in self._section]
+            missing = [name for kind, name in self._state() if kind not in self._section]
             if self._domain_type == "hvm" and -_X.EMULATOR_CONTEXT not in self._section:
                 missing.append(_X.EMULATOR_CONTEXT.name)
             if missing:
@@ -338,7 +309,17 @@ class Checks(Visitor):
                     "checkpoint-partial", f"checkpoint {number} has no {', '.join(missing)}"
                 )
         self._section = set()
-        self._rank = 0
+        self._place = 0
+
+    def _state(self) -> list[tuple[int, str]]:
+        """Type and name of what each state of such a domain has beside its memory."""
+        guest = "pv" if self.domain is not None and self.domain.is_pv else "hvm"
+        memory = LIBXC[_T.PAGE_DATA].place or 0
+        return [
+            (row.type, row.name)
+            for row in LIBXC.values()
+            if row.required and guest in row.guests and (row.place or 0) > memory
+        ]
 
     def ended(self, *, whole: bool, offset: int) -> None:
         self._record = None

@@ -15,6 +15,7 @@ from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.formats.recognise import SIZE
+from libxlsr.formats.records import LibxlBody
 from libxlsr.libxc.frame_ranges import CountedFrames, first_ranges
 from libxlsr.libxc.opening import OpenedImage, open_image
 from libxlsr.libxc.visitor import Record
@@ -170,13 +171,11 @@ class Verification(Checks):
         elif not isinstance(body, (HvmParams, X86PvP2mFrames)):
             self._digest.state(record.name, data)
 
-    def libxl_body(
-        self, record: Record, body: libxl.EmulatorXenstoreData | libxl.CheckpointState
-    ) -> None:
-        if self._digest is not None and isinstance(body, libxl.EmulatorXenstoreData):
-            pairs = tuple(sorted(body.pairs))
-            sorted_body = libxl.EmulatorXenstoreData(body.emulator_id, body.emulator_index, pairs)
-            self._digest.state(record.name, sorted_body.encode())
+    def libxl_body(self, record: Record, body: LibxlBody) -> None:
+        if isinstance(body, libxl.EmulatorXenstoreData):
+            body = body._replace(pairs=tuple(sorted(body.pairs)))
+        if self._digest is not None:
+            self._digest.state(record.name, body.encode())
 
     def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
         super().emulator_context(record, head, size)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_records import RecordBody, decode_body
+from libxlsr.formats.libxc_records import RecordBody
+from libxlsr.formats.records import decode_libxc_body
 from libxlsr.testing.builder import StreamBuilder
 
 from ..invariants import decoded
@@ -22,7 +23,7 @@ def check(data: bytes) -> None:
     guest_width = WIDTHS[width % 2]
 
     def decode(body: bytes, offset: int) -> RecordBody:
-        return decode_body(TYPES[kind], body, offset, guest_width=guest_width)
+        return decode_libxc_body(TYPES[kind], body, offset, guest_width=guest_width)
 
     body = decoded(decode, data[1:])
     assert body is None or body.encode() == data[1:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from libxlsr.formats import libxc
+from libxlsr.formats.records import decode_libxc_header
 
 from ..invariants import decoded
 
@@ -15,7 +16,7 @@ def check(data: bytes) -> None:
     assert image is None or image.encode() == data[: libxc.IMAGE_HEADER_SIZE]
     domain = decoded(libxc.DomainHeader.decode, data[: libxc.DOMAIN_HEADER_SIZE])
     assert domain is None or domain.encode() == data[: libxc.DOMAIN_HEADER_SIZE]
-    record = decoded(libxc.RecordHeader.decode, data[: libxc.RECORD_HEADER_SIZE])
+    record = decoded(decode_libxc_header, data[: libxc.RECORD_HEADER_SIZE])
     if record is not None:
         assert record.encode() == data[: libxc.RECORD_HEADER_SIZE]
         assert record.length <= libxc.REC_LENGTH_MAX

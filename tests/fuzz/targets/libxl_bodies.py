@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from libxlsr.formats import libxl
 from libxlsr.formats.framing import padded_length
-from libxlsr.stream.record import Body, decode_body
+from libxlsr.formats.records import LibxlBody, decode_libxl_body
 
 from ..invariants import decoded
 
@@ -29,8 +29,8 @@ def check(data: bytes) -> None:
 
 
 def _check_padded(header: libxl.RecordHeader, data: bytes) -> None:
-    def decode(padded: bytes, offset: int) -> tuple[Body]:
-        return (decode_body(header, padded, offset),)
+    def decode(padded: bytes, offset: int) -> tuple[LibxlBody | None]:
+        return (decode_libxl_body(header, padded, offset),)
 
     result = decoded(decode, data)
     if result is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from libxlsr.formats import libxl
+from libxlsr.formats.records import decode_libxl_header
 
 from ..invariants import decoded
 
@@ -14,7 +15,7 @@ def check(data: bytes) -> None:
     header = decoded(libxl.Header.decode, data[: libxl.HEADER_SIZE])
     if header is not None:
         assert header.encode() == data[: libxl.HEADER_SIZE]
-    record = decoded(libxl.RecordHeader.decode, data[: libxl.RECORD_HEADER_SIZE])
+    record = decoded(decode_libxl_header, data[: libxl.RECORD_HEADER_SIZE])
     if record is not None:
         assert record.encode() == data[: libxl.RECORD_HEADER_SIZE]
         assert record.length <= libxl.RECORD_LENGTH_MAX

@@ -11,6 +11,7 @@ from libxlsr.errors import LibxlsrError, StreamError
 from libxlsr.events import READ, Context
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.formats.framing import encode_record
 from libxlsr.formats.libxl import RecordType
 from libxlsr.stream.fd_source import FdSource
 from libxlsr.stream.machine import TABLE, State
@@ -128,18 +129,14 @@ def _check_end(run: _Run, stream: bytes) -> None:
         assert 0 <= error.offset <= reader.offset
 
 
-def _record(record_type: int, body: bytes = b"") -> bytes:
-    return libxl.RecordHeader(record_type, len(body)).encode() + body + bytes(-len(body) % 8)
-
-
 def seeds() -> Mapping[str, bytes]:
-    header = libxl.Header().encode() + _record(RecordType.LIBXC_CONTEXT)
+    header = libxl.Header().encode() + encode_record(RecordType.LIBXC_CONTEXT)
     keys = libxl.EmulatorXenstoreData(2, 0, (("physmap/1/size", "2"),)).encode()
     context = libxl.EmulatorContext(2, 0, b"QEVM").encode()
-    emulator = _record(RecordType.EMULATOR_XENSTORE_DATA, keys)
-    emulator += _record(RecordType.EMULATOR_CONTEXT, context)
-    end, checkpoint_end = _record(RecordType.END), _record(RecordType.CHECKPOINT_END)
-    optional = _record(libxl.REC_TYPE_OPTIONAL | 1, b"skipped")
+    emulator = encode_record(RecordType.EMULATOR_XENSTORE_DATA, keys)
+    emulator += encode_record(RecordType.EMULATOR_CONTEXT, context)
+    end, checkpoint_end = encode_record(RecordType.END), encode_record(RecordType.CHECKPOINT_END)
+    optional = encode_record(libxl.REC_TYPE_OPTIONAL | 1, b"skipped")
     return {
         "plain": b"\0" + header + emulator + end,
         "delayed": b"\4" + header + optional + emulator + end + b"more",
