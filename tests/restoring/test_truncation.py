@@ -1,10 +1,11 @@
 """The example image, truncated: never success, never a hang, always a StreamError where it ends.
 
-Each case is a whole restore. Reading 11 MB up to the cut 18,000 times would take an hour, so one
-`LibxcRestore` goes through the image record by record, and at each record with a cut in it the
-restores of that record's cuts go on from a copy of it: their fd is read from that record on.
-Everything before libxc's part and after it is read by each of them. A sample goes the whole way
-(``test_a_sample_*``), and a smaller one with real helpers.
+It is cut inside every header, at each 8 bytes of its last 64 KiB and at 2,000 other places: 18,000
+cuts. Every run has the readers meet each of them (``test_the_readers_*``), and restores whole at
+those where something else begins and at each 60th (``test_a_restore_*``); ``-m slow`` restores at
+all of them. Reading 11 MB up to each cut would take an hour, so one `LibxcRestore` goes through the
+image record by record, and at each record with a cut in it that record's cuts go on from a copy of
+it. A sample goes the whole way (``test_a_sample_*``), and a smaller one with real helpers.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from libxlsr.errors import StreamError
+from libxlsr.errors import LibxlsrError, StreamError
 from libxlsr.events import Context
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.records import decode_libxc_header
@@ -29,11 +30,15 @@ from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.target import Target
 from libxlsr.testing.in_process import InProcessImageTarget
-from libxlsr.testing.parts import XL_OPTIONAL_DATA, Part, split
+from libxlsr.testing.libxl_records import T
+from libxlsr.testing.parts import LIBXL_HEADER, XL_OPTIONAL_DATA, Part, split
+from libxlsr.testing.reader_stepper import ReaderStepper
 from libxlsr.testing.stepping import run_until
 
 SHARES = 8
 """Tests that the cases are dealt out to, so that several processes can share them."""
+EACH = 60
+"""Of so many required cuts, every run restores one, wherever it is."""
 
 
 def placed(data: bytes) -> list[tuple[int, Part]]:
@@ -45,18 +50,45 @@ def placed(data: bytes) -> list[tuple[int, Part]]:
     return found
 
 
+def header_size(part: Part) -> int:
+    """How much of the part says what it is, and how long."""
+    is_header = part.type is None and part.name != XL_OPTIONAL_DATA
+    return part.size if is_header else 8
+
+
 def required_cuts(data: bytes) -> list[int]:
     """Every offset inside a header, each 8 bytes of the last 64 KiB, 2,000 others."""
     cuts: set[int] = set()
     for offset, part in placed(data):
-        is_header = part.type is None and part.name != XL_OPTIONAL_DATA
-        cuts.update(range(offset, offset + (part.size if is_header else 8)))
+        cuts.update(range(offset, offset + header_size(part)))
     cuts.update(range(len(data) - 65536, len(data), 8))
     choose = random.Random(2026)
     others = set(cuts)
     while len(others) < len(cuts) + 2000:
         others.add(choose.randrange(len(data)))
     return sorted(cut for cut in others if cut < len(data))
+
+
+def structural_cuts(data: bytes) -> list[int]:
+    """In the first and the last part of each kind: every offset inside its header, the middle and
+    the last byte of its body; and each 60th of the required cuts."""
+    parts = placed(data)
+    first = {(part.layer, part.name): (offset, part) for offset, part in reversed(parts)}
+    last = {(part.layer, part.name): (offset, part) for offset, part in parts}
+    cuts = set(required_cuts(data)[::EACH])
+    for offset, part in (*first.values(), *last.values()):
+        cuts.update(range(offset, offset + header_size(part)))
+        cuts.update((offset + part.size // 2, offset + part.size - 1))
+    return sorted(cuts)
+
+
+def check_error(error: LibxlsrError | None, cut: int) -> None:
+    """It says that the stream ends, and where."""
+    assert isinstance(error, StreamError)
+    assert error.offset == cut, error
+    assert error.exit_code == 1
+    assert "the stream ends" in str(error)
+    assert error.later == []
 
 
 def restore_cut(make: Callable[[Context, Path], Target], fd: int, cut: int, parent: Path) -> None:
@@ -68,45 +100,48 @@ def restore_cut(make: Callable[[Context, Path], Target], fd: int, cut: int, pare
     run_until(ctx, lambda: ao.done)
     with pytest.raises(StreamError) as caught:
         ao.result()
-    assert caught.value.offset == cut, caught.value
-    assert caught.value.exit_code == 1
-    assert "the stream ends" in str(caught.value)
-    assert caught.value.later == []
+    check_error(caught.value, cut)
     assert ctx.registered() == []
     assert os.listdir(parent) == []
     assert len(os.listdir("/proc/self/fd")) == fds
 
 
 class _FromRecord(LibxcRestore):
-    """Goes on where another one stands, at a record, from ``fd`` and below ``directory``."""
+    """Goes on where another one stands, at a record, from ``fd``."""
 
-    def __init__(self, other: LibxcRestore, fd: int, directory: Path) -> None:
-        vars(self).update({name: copy.copy(value) for name, value in vars(other).items()})
+    def __init__(self, other: LibxcRestore, fd: int) -> None:
+        own = {name: copy.copy(value) for name, value in vars(other).items() if name != "_pages"}
+        vars(self).update(own, _pages=other._pages)  # a buffer, and a large one
         self._reader = self._stream = ExactReader(fd, other._reader.offset)
-        self._memory = GuestMemory(directory)
         self._order = copy.deepcopy(other._order)
         self._state = copy.copy(other._state)
         self._state._order = self._order
-        self._state._directory = directory
         os.lseek(fd, self._reader.offset, os.SEEK_SET)
 
-    def run(self) -> dict[str, object]:
+    def run_below(self, directory: Path) -> None:
+        """Restore into files of its own."""
+        self._memory = GuestMemory(directory)
+        self._state._directory = directory
         try:
-            self._read_records()
+            self.run_to_cut()
         finally:
             self._memory.close()
+
+    def run_to_cut(self) -> None:
+        """Read on, into the files of the other one: what it reads next is the same."""
+        self._read_records()
         raise AssertionError("the cut is not in this record")
 
 
 class _AtEachRecord(LibxcRestore):
-    """Calls ``visit(first, end)`` before each record with the offsets where it begins and ends."""
+    """Calls ``visit(self, end)`` before each record with the offset where it ends."""
 
-    visit: Callable[[LibxcRestore, int, int], None]
+    visit: Callable[[LibxcRestore, int], None]
 
     def _read_record(self) -> bool:
         start, fd = self._reader.offset, self._reader.fileno()
         header = decode_libxc_header(os.pread(fd, 8, start))
-        self.visit(self, start, start + 8 + header.padded_length)
+        self.visit(self, start + 8 + header.padded_length)
         return super()._read_record()
 
 
@@ -117,63 +152,129 @@ class _Continuing(InProcessImageTarget):
     end: tuple[int, dict[str, Any]]
 
     def run_worker(self, args: dict[str, Any]) -> dict[str, Any]:
-        if self.other is None:
-            position, result = self.end
-            os.lseek(args["fd"], position, os.SEEK_SET)
-            return result
-        return _FromRecord(self.other, args["fd"], Path(args["directory"])).run()
+        if self.other is not None:
+            _FromRecord(self.other, args["fd"]).run_below(Path(args["directory"]))
+        position, result = self.end
+        os.lseek(args["fd"], position, os.SEEK_SET)
+        return result
+
+
+class AtCuts:
+    """Goes through ``image`` once; at each of the ``cuts``, has it met from where it stands."""
+
+    def __init__(self, image: bytes, cuts: list[int], directory: Path) -> None:
+        self._image = image
+        self._cuts = cuts[::-1]
+        self._parent = directory / "parent"
+        self._whole = directory / "whole"
+        offsets = {part.name: offset for offset, part in placed(image)}
+        self._libxl_start = offsets[LIBXL_HEADER]
+        self._libxc_start = offsets["libxc image header"]
+        self._written = 0
+
+    def restore(self) -> None:
+        """Restore at each cut, whole."""
+
+        def in_libxc(at: LibxcRestore, cut: int) -> None:
+            def make(ctx: Context, output: Path) -> Target:
+                target = _Continuing(ctx, output)
+                target.other = at
+                return target
+
+            self._restore(make, cut)
+
+        def after_libxc(end: int, result: dict[str, Any], cut: int) -> None:
+            def make(ctx: Context, output: Path) -> Target:
+                target = _Continuing(ctx, output)
+                target.end = end, result
+                return target
+
+            self._restore(make, cut)
+
+        self._go(in_libxc, after_libxc)
+
+    def read(self) -> None:
+        """Have the reader whose part of the image it is meet each cut."""
+
+        def in_libxc(at: LibxcRestore, cut: int) -> None:
+            with pytest.raises(StreamError) as caught:
+                _FromRecord(at, self._fd).run_to_cut()
+            check_error(caught.value, cut)
+
+        head = self._image[self._libxl_start : self._libxc_start]
+
+        def after_libxc(end: int, result: dict[str, Any], cut: int) -> None:
+            stepper = ReaderStepper(
+                head + self._image[end:cut], offset=self._libxl_start, later=[T.LIBXC_CONTEXT]
+            )
+            stepper.start()
+            stepper.run()
+            stepper.reader.advance(end - self._libxc_start)  # libxc has read its part
+            stepper.handler.finish()
+            stepper.run()
+            check_error(stepper.error, cut)
+            assert stepper.ctx.registered() == []
+
+        self._go(in_libxc, after_libxc)
+
+    def _restore(self, make: Callable[[Context, Path], Target], cut: int) -> None:
+        restore_cut(make, self._fd, cut, self._parent)
+
+    def _go(
+        self,
+        in_libxc: Callable[[LibxcRestore, int], None],
+        after_libxc: Callable[[int, dict[str, Any], int], None],
+    ) -> None:
+        self._parent.mkdir()
+        self._whole.mkdir()
+        whole = os.memfd_create("whole")
+        self._fd = os.memfd_create("cut")
+        try:
+            os.write(whole, self._image)
+            os.lseek(whole, self._libxc_start, os.SEEK_SET)
+            for cut in self._cuts_before(self._libxc_start + 40):
+                self._restore(InProcessImageTarget, cut)
+
+            def visit(at: LibxcRestore, end: int) -> None:
+                for cut in self._cuts_before(end):
+                    in_libxc(at, cut)
+
+            reader = ExactReader(whole, self._libxc_start)
+            restore = _AtEachRecord(reader, self._whole, lambda counters: None, no_checkpoint)
+            restore.visit = visit
+            result: dict[str, Any] = restore.run()
+            for cut in self._cuts_before(len(self._image)):
+                after_libxc(reader.offset, result, cut)
+        finally:
+            os.close(whole)
+            os.close(self._fd)
+        assert self._cuts == []
+
+    def _cuts_before(self, end: int) -> Iterator[int]:
+        """Each of the cuts that are left before ``end``; the file of the cut image ends there."""
+        while self._cuts and self._cuts[-1] < end:
+            cut = self._cuts.pop()
+            os.pwrite(self._fd, self._image[self._written : cut], self._written)
+            self._written = cut
+            yield cut
 
 
 def no_checkpoint(consumed: int) -> tuple[CheckpointReply, int]:
     raise AssertionError("the example has no checkpoints")
 
 
+def test_the_readers_at_every_required_cut(example: bytes, tmp_path: Path) -> None:
+    AtCuts(example, required_cuts(example), tmp_path).read()
+
+
+def test_a_restore_at_every_structural_cut(example: bytes, tmp_path: Path) -> None:
+    AtCuts(example, structural_cuts(example), tmp_path).restore()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("share", range(SHARES))
-def test_every_required_cut(example: bytes, tmp_path: Path, share: int) -> None:
-    cuts = required_cuts(example)[share::SHARES][::-1]
-    offsets = {part.name: offset for offset, part in placed(example)}
-    libxc_start = offsets["libxc image header"]
-    parent, whole_dir = tmp_path / "parent", tmp_path / "whole"
-    parent.mkdir()
-    whole_dir.mkdir()
-    whole = os.memfd_create("whole")
-    cut_file = os.memfd_create("cut")
-    written = 0
-
-    def restore_cuts_before(end: int, make: Callable[[Context, Path], Target]) -> None:
-        nonlocal written
-        while cuts and cuts[-1] < end:
-            cut = cuts.pop()
-            os.pwrite(cut_file, example[written:cut], written)
-            written = cut
-            restore_cut(make, cut_file, cut, parent)
-
-    def visit(at: LibxcRestore, start: int, end: int) -> None:
-        def make(ctx: Context, output: Path) -> Target:
-            target = _Continuing(ctx, output)
-            target.other = at
-            return target
-
-        restore_cuts_before(end, make)
-
-    def after_libxc(ctx: Context, output: Path) -> Target:
-        target = _Continuing(ctx, output)
-        target.end = reader.offset, result
-        return target
-
-    try:
-        os.write(whole, example)
-        os.lseek(whole, libxc_start, os.SEEK_SET)
-        restore_cuts_before(libxc_start + 40, InProcessImageTarget)
-        reader = ExactReader(whole, libxc_start)
-        restore = _AtEachRecord(reader, whole_dir, lambda counters: None, no_checkpoint)
-        restore.visit = visit
-        result: dict[str, Any] = restore.run()
-        restore_cuts_before(len(example), after_libxc)
-    finally:
-        os.close(whole)
-        os.close(cut_file)
-    assert cuts == []
+def test_a_restore_at_every_required_cut(example: bytes, tmp_path: Path, share: int) -> None:
+    AtCuts(example, required_cuts(example)[share::SHARES], tmp_path).restore()
 
 
 def test_the_required_cuts_are_as_many_as_they_should_be(example: bytes) -> None:
@@ -183,6 +284,7 @@ def test_the_required_cuts_are_as_many_as_they_should_be(example: bytes) -> None
     assert records > 1000
     assert len(cuts) > 8 * records + 65536 // 8 + 2000 - 300  # some are inside the last 64 KiB
     assert {0, 47, parts[-1][0], len(example) - 8} <= set(cuts)
+    assert {0, 47, parts[-1][0], len(example) - 1} <= set(structural_cuts(example))
 
 
 def sample(data: bytes, count: int) -> list[int]:
@@ -202,7 +304,7 @@ def test_a_sample_that_goes_the_whole_way(
 ) -> None:
     fd = os.memfd_create("cut")
     try:
-        for cut in sample(example, 80 if make is InProcessImageTarget else 24):
+        for cut in sample(example, 24 if make is InProcessImageTarget else 12):
             os.ftruncate(fd, 0)
             os.pwrite(fd, example[:cut], 0)
             restore_cut(make, fd, cut, tmp_path)
