@@ -86,7 +86,10 @@ def test_seeded_damage(tmp_path_factory: pytest.TempPathFactory, kind: int, shar
     assert seen["StreamError"] > SEEDS // 8
 
 
-@pytest.mark.parametrize("seed", range(0, 60))
+@pytest.mark.parametrize(
+    "seed",
+    [seed if seed < 15 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(60)],
+)
 def test_seeded_damage_with_real_helpers_and_checkpoints(tmp_path: Path, seed: int) -> None:
     damaged = damage(parts_of(CHECKPOINTED), seed)
     outcome_of(damaged.data, tmp_path, ImageTarget)
@@ -96,14 +99,14 @@ def test_seeded_damage_with_real_helpers_and_checkpoints(tmp_path: Path, seed: i
 
 
 @pytest.mark.parametrize("body", [b"", b"\1"], ids=["empty", "tiny"])
-def test_a_hundred_thousand_optional_records_of_libxc(tmp_path: Path, body: bytes) -> None:
+def test_optional_records_of_libxc_without_number(tmp_path: Path, body: bytes) -> None:
     stream = StreamBuilder("pvh", pages=4)
     place = stream.find(LibxcRecordType.HVM_CONTEXT)
     at = stream.offset_of(place)
     data = stream.build()
     optional = record_part(0x80000007, body, layer="libxc")
     one = b"".join(optional.chunks())
-    big = data[:at] + one * 100_000 + data[at:]
+    big = data[:at] + one * 10_000 + data[at:]
     limit, blocks = sys.getrecursionlimit(), sys.getallocatedblocks()
     sys.setrecursionlimit(200)
     try:
@@ -111,15 +114,15 @@ def test_a_hundred_thousand_optional_records_of_libxc(tmp_path: Path, body: byte
     finally:
         sys.setrecursionlimit(limit)
     assert result.stream_bytes == len(big)
-    assert sys.getallocatedblocks() - blocks < 10_000
+    assert sys.getallocatedblocks() - blocks < 1_000
 
 
-def test_twenty_thousand_tiny_known_records_of_libxc(tmp_path: Path) -> None:
+def test_tiny_known_records_of_libxc_without_number(tmp_path: Path) -> None:
     """TSC_INFO may repeat: the last one counts. It is written each time, and flushed once."""
     stream = StreamBuilder("pvh", pages=4)
     place = stream.find(LibxcRecordType.X86_TSC_INFO)
     at = stream.offset_of(place)
     one = b"".join(place.chunks())
     data = stream.build()
-    result = restore_bytes(data[:at] + one * 20_000 + data[at:], tmp_path / "guest")
-    assert result.guest.records["X86_TSC_INFO"] == 20_001
+    result = restore_bytes(data[:at] + one * 2_000 + data[at:], tmp_path / "guest")
+    assert result.guest.records["X86_TSC_INFO"] == 2_001
