@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl, page_data, xl
 from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_pv import VCPU_RECORDS
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES
 from libxlsr.formats.recognise import recognise
 from libxlsr.formats.records import decode_libxc_body, decode_libxc_header, decode_libxl_header
@@ -21,6 +23,8 @@ from libxlsr.testing.parts import Part
 BASE = 0x10_0000
 untimed = settings(deadline=None)
 Decoder = Callable[[bytes, int], Any]
+WITH_WIDTH = {RecordType.X86_PV_P2M_FRAMES, *VCPU_RECORDS}
+"""Records that depend on the guest's width."""
 
 
 def libxc_body(record_type: RecordType, width: int) -> Decoder:
@@ -46,9 +50,11 @@ DECODERS: dict[str, Decoder] = {
     "PAGE_DATA": page_data_prefix,
 }
 for _type in RecordType:
-    if _type is not RecordType.PAGE_DATA:
+    if _type in WITH_WIDTH:
         DECODERS[f"{_type.name} of 64 bits"] = libxc_body(_type, 8)
         DECODERS[f"{_type.name} of 32 bits"] = libxc_body(_type, 4)
+    elif _type is not RecordType.PAGE_DATA:
+        DECODERS[_type.name] = libxc_body(_type, 8)
 
 _PARTS: dict[str, list[bytes]] = {}
 
@@ -79,6 +85,7 @@ def right_ones(name: str) -> list[bytes]:
     return _PARTS.get(name, [b""])
 
 
+@cache  # hypothesis examines each strategy that is made, which takes longer than a decoder
 def spoiled(name: str) -> st.SearchStrategy[bytes]:
     """Right bytes with a few of them changed, cut or added."""
 
