@@ -140,30 +140,30 @@ def test_more_clients_than_fds_can_be_had(tmp_path: Path) -> None:
     assert daemon.process.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("request_line", "nfds"),
-    [
-        (b'{"name": "a"}\n', 0),
-        (b'{"name": "a"}\n', 2),
-        (b'{"name": "a"}', 1),
-        (b"\n", 1),
-        (b"[" * 4000 + b"\n", 1),
-        (b'{"name": "../a"}\n', 1),
-        (b'{"name": ".a"}\n', 1),
-        (b'{"name": ""}\n', 1),
-        (b'{"name": 7}\n', 1),
-        (b'{"name": "' + b"a" * 65 + b'"}\n', 1),
-        (b"7\n", 1),
-    ],
-)
-def test_what_is_no_request_is_refused(
-    daemon: RunningDaemon, half_image: tuple[int, int], request_line: bytes, nfds: int
-) -> None:
-    with Connection(daemon) as connection:
-        connection.ask(request_line, *[half_image[0]] * nfds)
-        (event,) = connection.events()
-    assert event["event"] == "refused"
-    assert list(daemon.output.iterdir()) == []
+NO_REQUESTS: list[tuple[bytes, int]] = [
+    (b'{"name": "a"}\n', 0),
+    (b'{"name": "a"}\n', 2),
+    (b'{"name": "a"}', 1),
+    (b"\n", 1),
+    (b"[" * 4000 + b"\n", 1),
+    (b'{"name": "../a"}\n', 1),
+    (b'{"name": ".a"}\n', 1),
+    (b'{"name": ""}\n', 1),
+    (b'{"name": 7}\n', 1),
+    (b'{"name": "' + b"a" * 65 + b'"}\n', 1),
+    (b"7\n", 1),
+]
+"""What a client may send, and with how many fds."""
+
+
+def test_what_is_no_request_is_refused(daemon: RunningDaemon, half_image: tuple[int, int]) -> None:
+    """One daemon is sent them all, and is there for the next client after each."""
+    for request_line, nfds in NO_REQUESTS:
+        with Connection(daemon) as connection:
+            connection.ask(request_line, *[half_image[0]] * nfds)
+            events = [event["event"] for event in connection.events()]
+        assert events == ["refused"], (request_line, nfds)
+        assert list(daemon.output.iterdir()) == [], (request_line, nfds)
 
 
 def test_a_terminal_is_refused(daemon: RunningDaemon) -> None:
