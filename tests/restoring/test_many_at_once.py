@@ -51,7 +51,7 @@ def pipes(number: int) -> Iterator[list[tuple[int, int]]]:
     ("kind", "number"),
     [
         (InProcessImageTarget, 300),
-        (ImageTarget, 50),
+        (ImageTarget, 25),
         pytest.param(ImageTarget, 300, marks=pytest.mark.slow),
     ],
 )

@@ -17,8 +17,8 @@ LAPS = 4
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        (InProcessImageTarget, 400),
-        (ImageTarget, 60),
+        (InProcessImageTarget, 200),
+        (ImageTarget, 40),
         pytest.param(InProcessImageTarget, 10_000, marks=pytest.mark.slow),
         pytest.param(ImageTarget, 10_000, marks=pytest.mark.slow),
     ],
