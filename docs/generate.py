@@ -9,47 +9,55 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from libxlsr.stream import machine
-from libxlsr.stream.machine import TABLE, State
+from libxlsr.stream import machine, reader_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "docs/state-machine.md")
 
+AUTOMATA = {"reader": reader_machine}
+"""Each automaton's module: its docstring says what the states and triggers of its TABLE mean."""
 
-def state_diagram() -> str:
-    """The automaton as a Mermaid diagram."""
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.HEADER.name}"]
-    lines += [f"    {source.name} --> {dest.name}: {trigger}" for trigger, source, dest in TABLE]
-    lines += [f"    {state.name} --> [*]" for state in (State.DONE, State.FAILED)]
+
+def diagram(table: machine.Table[Any]) -> str:
+    """An automaton as a Mermaid diagram."""
+    live = {source for _trigger, source, _dest in table}
+    ends = dict.fromkeys(dest for _trigger, _source, dest in table if dest not in live)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {table[0][1].name}"]
+    lines += [f"    {source.name} --> {dest.name}: {trigger}" for trigger, source, dest in table]
+    lines += [f"    {state.name} --> [*]" for state in ends]
     return "\n".join([*lines, "```"])
 
 
-def state_table() -> str:
-    """The automaton as a table: a row a trigger, a column a state."""
-    triggers = dict.fromkeys(trigger for trigger, _source, _dest in TABLE)
-    moves = {(trigger, source): dest for trigger, source, dest in TABLE}
-    rows = ["| trigger | " + " | ".join(state.name for state in State) + " |"]
-    rows.append("|---" * (len(State) + 1) + "|")
+def rows(table: machine.Table[Any]) -> str:
+    """An automaton as a table: a row a trigger, a column a state."""
+    states = type(table[0][1])
+    triggers = dict.fromkeys(trigger for trigger, _source, _dest in table)
+    moves = {(trigger, source): dest for trigger, source, dest in table}
+    lines = ["| trigger | " + " | ".join(state.name for state in states) + " |"]
+    lines.append("|---" * (len(states) + 1) + "|")
     for trigger in triggers:
         cells = [
-            moves[trigger, state].name if (trigger, state) in moves else "·" for state in State
+            moves[trigger, state].name if (trigger, state) in moves else "·" for state in states
         ]
-        rows.append(f"| `{trigger}` | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        lines.append(f"| `{trigger}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
-def machine_rules() -> str:
-    """The rules of the machine, from its docstring."""
-    return "```text\n" + (machine.__doc__ or "").strip() + "\n```"
+def prose(module: ModuleType) -> str:
+    """A module's docstring."""
+    return "```text\n" + (module.__doc__ or "").strip() + "\n```"
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "state-diagram": state_diagram,
-    "state-table": state_table,
-    "machine-rules": machine_rules,
-}
+PARTS: dict[str, Callable[[], str]] = {"machine-rules": lambda: prose(machine)}
+for _name, _module in AUTOMATA.items():
+    PARTS[f"{_name}-diagram"] = partial(diagram, _module.TABLE)
+    PARTS[f"{_name}-table"] = partial(rows, _module.TABLE)
+    PARTS[f"{_name}-rules"] = partial(prose, _module)
 
 
 def generated(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import libxlsr
 from libxlsr.events.loop import Waiter
-from libxlsr.stream.machine import State
+from libxlsr.stream.reader_machine import State
 
 IMAGE = Path(__file__).with_name("hvm-ticker-xen4.17.save.xz")
 

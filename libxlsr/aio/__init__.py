@@ -33,7 +33,7 @@ from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.restoring.xen_target import XenOptions
 from libxlsr.source.path_or_fd import Source
-from libxlsr.stream.machine import Trace
+from libxlsr.stream.reader_machine import Trace
 
 __all__ = ["Adapter", "Restoration", "restore"]
 

@@ -22,7 +22,7 @@ from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.restoring.xen_target import XenOptions
 from libxlsr.source.path_or_fd import Source
-from libxlsr.stream.machine import Trace
+from libxlsr.stream.reader_machine import Trace
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.restoring.xen_target import XenOptions
-from libxlsr.stream.machine import State
+from libxlsr.stream.reader_machine import State
 
 logger = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ from libxlsr.restoring.target import (
 )
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.stream.libxc_stream import LibxcStream
-from libxlsr.stream.machine import Trace
 from libxlsr.stream.reader import StreamReader
+from libxlsr.stream.reader_machine import Trace
 from libxlsr.stream.record import Record
 
 

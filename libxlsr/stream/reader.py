@@ -5,21 +5,21 @@ Layout of a stream (docs/specs/libxl-migration-stream.pandoc), all little-endian
     header   ident u64 BE "LibxlFmt", version u32 BE, options u32 BE
     record   type u32, length u32, body of that length padded with zeros to 8      (repeated)
 
-The chains of events, in the names of libxl_stream_read.c:
+The chains of events, in the names of libxl_stream_read.c. ``stream_continue`` starts the action of
+the state that the machine is in (reader_machine.py); what it started calls back, and each callback
+checks, fires a trigger and continues:
 
-1. Start: ``start`` → ``_stream_header_done`` → ``stream_continue``.
-2. Read a record: ``stream_continue`` → ``_record_header_done`` → ``_record_body_done`` →
-   ``stream_continue``.
-3. Process a record: ``stream_continue`` → ``_process_record`` → the handler. A handler that
-   finished at once returns True, and ``stream_continue`` goes on; one that started something calls
-   ``_record_processed`` back later, which calls ``stream_continue``.
+1. The stream header: ``start`` → ``_read_stream_header`` → ``_stream_header_done``.
+2. Read a record: ``_setup_read_record`` → ``_record_header_done``, then ``_read_record_body`` →
+   ``_record_body_done``, as often as it takes for a body that is skipped.
+3. Process a record: ``_process_record`` → the handler. A handler that finished at once returns
+   True, and the next action follows; one that started something calls ``_record_processed`` later.
 4. A checkpoint: libxc, which is being processed, lends the fd back: ``start_checkpoint`` → 2, with
    records gathered (phase BUFFERING) until CHECKPOINT_END, then processed one after the other
    (UNBUFFERING) → ``_checkpoint_done``, and libxc has the fd again.
 5. The end: ``_stream_complete`` once, from wherever; ``on_done`` on the event loop after it.
 
-``stream_continue`` is the only place that chooses the next action. It never runs inside itself, so
-nothing that a stream contains can grow the stack.
+``stream_continue`` never runs inside itself, so nothing that a stream contains can grow the stack.
 
 Ownership: at most one read is in flight, and the buffer is the reader's until ``_record_body_done``
 makes a `Record` of it. Records wait in a queue: one at a time in phase NORMAL, those of one
@@ -40,7 +40,7 @@ from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxl_order import RecordOrder
 from libxlsr.formats.records import LibxlBody, decode_libxl_body, decode_libxl_header
-from libxlsr.stream.machine import State, StreamMachine, Trace
+from libxlsr.stream.reader_machine import ReaderMachine, State, Trace
 from libxlsr.stream.record import Record, label
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class StreamReader:
         self._source = source
         self._handler = handler
         self._on_done = on_done
-        self._machine = StreamMachine(trace)
+        self._machine = ReaderMachine(trace)
         self._order = RecordOrder()
         self._phase = Phase.NORMAL
         self._offset: int | None = offset
@@ -114,10 +114,9 @@ class StreamReader:
         self._record_offset: int | None = None
         self._incoming: libxl.RecordHeader | None = None
         self._processing: Record | None = None
-        self._skip_remaining = 0
+        self._body_remaining = 0
         self._queue: deque[Record] = deque()
         self._queued_bytes = 0
-        self._started = False
         self._in_stream_continue = False
         self._checkpoint_callback: Callable[[CheckpointReply], None] | None = None
         self._checkpoints = 0
@@ -163,10 +162,8 @@ class StreamReader:
     # -- entry points
 
     def start(self) -> None:
-        """Start reading with the stream header."""
-        assert not self._started
-        self._started = True
-        self._read(libxl.HEADER_SIZE, self._stream_header_done, "stream header")
+        """Start reading, with the stream header. Called once."""
+        self.stream_continue()
 
     def abort(self, reason: LibxlsrError | None = None) -> None:
         """Give up. Does nothing when the stream is already at its end, good or bad."""
@@ -190,10 +187,10 @@ class StreamReader:
         if not self._machine.is_live:  # aborted while the request was on its way
             self._ctx.call_soon(callback, CheckpointReply.ERROR)
             return
+        self._machine.record_processed()
         self._checkpoint_callback = callback
         self._phase = Phase.BUFFERING
         self._order.start_checkpoint()
-        self._machine.record_processed()
         self.stream_continue()
 
     def libxc_failed_over(self, error: LibxlsrError) -> None:
@@ -207,86 +204,68 @@ class StreamReader:
     # -- choosing the next action
 
     def stream_continue(self) -> None:
-        """Choose and start the next action: read another record, or process a buffered one."""
+        """Start the action of the machine's state, and the next one of each that ends at once."""
         assert not self._in_stream_continue, "stream_continue() must not run inside itself"
         self._in_stream_continue = True
         try:
-            self._next_action()
+            while self._machine.is_live:
+                action = _ACTIONS[self._machine.state]
+                if not action(self):
+                    return
         except LibxlsrError as error:
             self._failed(self._located(error))
         finally:
             self._in_stream_continue = False
 
-    def _next_action(self) -> None:
-        """Loops over what finishes at once; returns when something is in flight, or at the end."""
-        while self._machine.state is State.PROCESS:
-            if self._phase is Phase.BUFFERING:
-                if self._queue[-1].type is not libxl.RecordType.CHECKPOINT_END:
-                    self._machine.record_processed()  # it waits in the queue for its checkpoint
-                    break
-                self._phase = Phase.UNBUFFERING
-            if not self._process_record(self._queue.popleft()):
-                return
-            self._after_record()
-        if self._machine.state is State.RECORD_HDR:
-            self._record_number += 1
-            self._record_offset = self._offset
-            self._incoming = None
-            self._processing = None
-            self._read(libxl.RECORD_HEADER_SIZE, self._record_header_done, "record header")
+    # -- the actions: each returns whether the next one is due at once
 
-    def _process_record(self, record: Record) -> bool:
-        """Act on one record; True when a further action is needed now."""
+    def _read_stream_header(self) -> bool:
+        return self._read(libxl.HEADER_SIZE, self._stream_header_done, "stream header")
+
+    def _setup_read_record(self) -> bool:
+        self._record_number += 1
+        self._record_offset = self._offset
+        self._incoming = None
+        self._processing = None
+        return self._read(libxl.RECORD_HEADER_SIZE, self._record_header_done, "record header")
+
+    def _read_record_body(self) -> bool:
+        """The body whole, or the next chunk of one that is skipped."""
+        header = self._incoming
+        assert header is not None
+        nbytes = self._body_remaining
+        if header.is_optional:
+            nbytes = min(nbytes, SKIP_CHUNK)
+        return self._read(nbytes, self._record_body_done, "record body")
+
+    def _process_record(self) -> bool:
+        """What is done with the record that was read, or with the next one of the checkpoint."""
+        if self._incoming is not None and self._incoming.is_optional:
+            logger.debug("skipped optional %s", label(self._record_number, self._incoming.type))
+            self._machine.record_processed()
+            return True
+        if self._phase is Phase.BUFFERING:
+            if self._queue[-1].type is not libxl.RecordType.CHECKPOINT_END:
+                self._machine.record_processed()  # it waits in the queue for its checkpoint
+                return True
+            self._phase = Phase.UNBUFFERING
+        record = self._queue.popleft()
         self._queued_bytes -= record.length
         if record.type is libxl.RecordType.CHECKPOINT_END:
             self._checkpoint_done(CheckpointReply.SUCCESS)
             return False
         self._processing = record
-        further_action = self._handler.process_record(record, self._record_processed)
+        finished = self._handler.process_record(record, self._record_processed)
         if not self._machine.is_live:  # the handler aborted
             return False
         if record.type is libxl.RecordType.END:
             self._stream_complete(None)
             return False
-        return further_action
-
-    def _after_record(self) -> None:
-        if self._phase is Phase.NORMAL:
-            self._machine.record_processed()
-
-    def _record_processed(self, error: LibxlsrError | None) -> None:
-        """The handler's callback for what it started."""
-        if not self._machine.is_live:
-            return
-        if error is not None:
-            # Not _failed(): a libxc that ended while it had lent the fd out can't fail over.
-            self._stream_complete(error)
-        elif self._failover is not None:
-            # libxc went back to the last whole checkpoint: that is the guest, and nothing follows.
-            self._stream_complete(None)
-        else:
+        if finished:
             self._after_record()
-            self.stream_continue()
+        return finished
 
-    # -- reading
-
-    def _read(self, nbytes: int, callback: Callable[[CopyResult], None], what: str) -> None:
-        self._source.read_exactly(nbytes, callback, what=what)
-
-    def _checked(self, result: CopyResult) -> bytearray:
-        """The bytes of a read, all of them; anything less is an error."""
-        if self._offset is not None:
-            self._offset += result.nbytes
-        if result.outcome is Outcome.EOF:
-            if self._machine.state is State.RECORD_HDR and result.nbytes == 0:
-                problem = "the stream ends without an END record"
-            else:
-                problem = f"the stream ends {result.nbytes} bytes into a {result.what}"
-            raise StreamError(problem, offset=self._offset, remedy=TRUNCATED, at_end=True)
-        if result.outcome is Outcome.FAILED:
-            assert result.error is not None
-            raise TargetError.from_oserror(result.error, "can't read the stream", call="read")
-        return result.data
+    # -- the callbacks: each checks, fires a trigger and continues
 
     def _stream_header_done(self, result: CopyResult) -> None:
         start = self._offset or 0
@@ -309,15 +288,9 @@ class StreamReader:
         except LibxlsrError as error:
             self._failed(self._located(error))
             return
-        self._skip_remaining = header.padded_length if header.is_optional else 0
+        self._body_remaining = header.padded_length
         self._machine.record_header_done()
-        self._read_body(header)
-
-    def _read_body(self, header: libxl.RecordHeader) -> None:
-        """Read the body whole, or the next chunk of one that is skipped."""
-        chunk = min(self._skip_remaining, SKIP_CHUNK)
-        nbytes = chunk if header.is_optional else header.padded_length
-        self._read(nbytes, self._record_body_done, "record body")
+        self.stream_continue()
 
     def _record_body_done(self, result: CopyResult) -> None:
         header = self._incoming
@@ -325,22 +298,54 @@ class StreamReader:
         offset = self._offset
         try:
             data = self._checked(result)
-            if header.is_optional:
-                self._skip_remaining -= len(data)
-                if self._skip_remaining:
-                    self._read_body(header)
-                    return
-            else:
-                body = decode_libxl_body(header, data, offset or 0)
-                self._enqueue(header, body)
+            if not header.is_optional:
+                self._enqueue(header, decode_libxl_body(header, data, offset or 0))
         except LibxlsrError as error:
             self._failed(self._located(error))
             return
-        self._machine.record_body_done()
-        if header.is_optional:
-            logger.debug("skipped optional %s", label(self._record_number, header.type))
-            self._machine.record_processed()
+        self._body_remaining -= len(data)
+        if not self._body_remaining:
+            self._machine.record_body_done()
         self.stream_continue()
+
+    def _record_processed(self, error: LibxlsrError | None) -> None:
+        """The handler's callback for what it started."""
+        if not self._machine.is_live:
+            return
+        if error is not None:
+            # Not _failed(): a libxc that ended while it had lent the fd out can't fail over.
+            self._stream_complete(error)
+        elif self._failover is not None:
+            # libxc went back to the last whole checkpoint: that is the guest, and nothing follows.
+            self._stream_complete(None)
+        else:
+            self._after_record()
+            self.stream_continue()
+
+    def _after_record(self) -> None:
+        if self._phase is Phase.NORMAL:  # else the checkpoint's next record is due
+            self._machine.record_processed()
+
+    # -- reading
+
+    def _read(self, nbytes: int, callback: Callable[[CopyResult], None], what: str) -> bool:
+        self._source.read_exactly(nbytes, callback, what=what)
+        return False
+
+    def _checked(self, result: CopyResult) -> bytearray:
+        """The bytes of a read, all of them; anything less is an error."""
+        if self._offset is not None:
+            self._offset += result.nbytes
+        if result.outcome is Outcome.EOF:
+            if self._machine.state is State.RECORD_HDR and result.nbytes == 0:
+                problem = "the stream ends without an END record"
+            else:
+                problem = f"the stream ends {result.nbytes} bytes into a {result.what}"
+            raise StreamError(problem, offset=self._offset, remedy=TRUNCATED, at_end=True)
+        if result.outcome is Outcome.FAILED:
+            assert result.error is not None
+            raise TargetError.from_oserror(result.error, "can't read the stream", call="read")
+        return result.data
 
     def _enqueue(self, header: libxl.RecordHeader, body: LibxlBody | None) -> None:
         self._queued_bytes += header.length
@@ -410,3 +415,12 @@ class StreamReader:
         if self._checkpoint_callback is not None:
             self._checkpoint_done(CheckpointReply.ERROR)
         self._ctx.call_soon(self._on_done, error)
+
+
+_ACTIONS: dict[State, Callable[[StreamReader], bool]] = {
+    State.HEADER: StreamReader._read_stream_header,
+    State.RECORD_HDR: StreamReader._setup_read_record,
+    State.RECORD_BODY: StreamReader._read_record_body,
+    State.PROCESS: StreamReader._process_record,
+}
+"""What a reader does in each state that something leaves."""

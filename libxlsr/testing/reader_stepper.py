@@ -23,8 +23,8 @@ from libxlsr.events import Context, CopyResult, Outcome
 from libxlsr.events.egc import ImmediateEvent
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.stream.machine import State
 from libxlsr.stream.reader import StreamReader
+from libxlsr.stream.reader_machine import State
 from libxlsr.stream.record import Record
 from libxlsr.testing.clock import FakeClock
 

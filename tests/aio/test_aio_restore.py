@@ -21,7 +21,7 @@ import pytest
 from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
 from libxlsr.formats import libxl, xl
 from libxlsr.restoring.helper_limit import HelperLimit
-from libxlsr.stream.machine import State
+from libxlsr.stream.reader_machine import State
 from libxlsr.testing.leaks import children
 
 from .loops import IMAGE, PATIENCE, Run, image, loop, pipe_holding, run_async

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from libxlsr.events import Context, run
-from libxlsr.stream.machine import StreamMachine, Trace
+from libxlsr.stream.reader_machine import ReaderMachine, Trace
 
 from .in_turns import Case, Stopwatch, in_turns
 from .scale import Scale
@@ -46,7 +46,7 @@ def _no_trace(*_transition: object) -> None:
 
 
 def _triggers(watch: Stopwatch, count: int, trace: Trace | None = None) -> None:
-    machine = StreamMachine(trace)
+    machine = ReaderMachine(trace)
     machine.header_done()
     with watch.running():
         for _ in range(count):

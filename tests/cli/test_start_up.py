@@ -53,6 +53,7 @@ NOT_FOR_VERIFY = {
     "libxlsr.helper",
     "libxlsr.restoring.operation",
     "libxlsr.stream.machine",
+    "libxlsr.stream.reader_machine",
     "libxlsr.targets",
     "libxlsr.tools.verify.digest",
     "libxlsr.xen",

@@ -18,7 +18,7 @@ from libxlsr.errors import Aborted, LibxlsrError, StreamError, TimedOut
 from libxlsr.events import READ, Ao, Context
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.progress import RestoreResult
-from libxlsr.stream.machine import TABLE, State
+from libxlsr.stream.reader_machine import TABLE, State
 from libxlsr.testing.clock import FakeClock
 
 from .held_target import HeldTarget

@@ -18,7 +18,7 @@ from libxlsr.formats import libxl
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
-from libxlsr.stream.machine import State
+from libxlsr.stream.reader_machine import State
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.fake_target import FakeTarget

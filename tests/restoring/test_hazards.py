@@ -19,8 +19,8 @@ from libxlsr.formats import libxl
 from libxlsr.formats.libxc import RecordType as LibxcRecordType
 from libxlsr.restoring.image import output, small_files
 from libxlsr.restoring.operation import restore_ao
-from libxlsr.stream.machine import State
 from libxlsr.stream.reader import Phase
+from libxlsr.stream.reader_machine import State
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.fake_target import FakeTarget
 from libxlsr.testing.feeding import feed

@@ -1,30 +1,32 @@
-"""The automaton: every state with every trigger, and the three places that name the triggers."""
+"""The reader's automaton: every state with every trigger, and the places that name the triggers."""
 
 from __future__ import annotations
 
 import ast
+import enum
 import itertools
 from pathlib import Path
 
 import pytest
 from transitions import MachineError
 
-from libxlsr.stream import machine
-from libxlsr.stream.machine import TABLE, State, StreamMachine
+from libxlsr.stream import reader, reader_machine
+from libxlsr.stream.machine import StreamMachine
+from libxlsr.stream.reader_machine import TABLE, ReaderMachine, State, Trace
 
 TRIGGERS = sorted({trigger for trigger, _, _ in TABLE})
 LEGAL = {(source, trigger): dest for trigger, source, dest in TABLE}
 LIVE = (State.HEADER, State.RECORD_HDR, State.RECORD_BODY, State.PROCESS)
 
 
-def machine_in(state: State, trace: machine.Trace | None = None) -> StreamMachine:
+def machine_in(state: State, trace: Trace | None = None) -> ReaderMachine:
     """A machine that was brought to ``state`` by legal triggers, the shortest way."""
     ways: dict[State, list[str]] = {State.HEADER: []}
     while state not in ways:
         for trigger, source, dest in TABLE:
             if source in ways:
                 ways.setdefault(dest, [*ways[source], trigger])
-    brought = StreamMachine(trace)
+    brought = ReaderMachine(trace)
     for trigger in ways[state]:
         getattr(brought, trigger)()
     assert brought.state is state
@@ -52,8 +54,12 @@ def test_the_table_has_no_pair_twice() -> None:
     assert len(LEGAL) == len(TABLE)
 
 
+def test_each_live_state_has_an_action_and_no_other_state_has() -> None:
+    assert set(reader._ACTIONS) == set(LIVE)
+
+
 def test_a_new_machine_waits_for_the_header() -> None:
-    assert StreamMachine().state is State.HEADER
+    assert ReaderMachine().state is State.HEADER
 
 
 def test_nothing_leaves_the_last_two_states() -> None:
@@ -71,8 +77,8 @@ def test_what_is_live(state: State) -> None:
 
 
 def _declared() -> set[str]:
-    """The triggers in the TYPE_CHECKING block of StreamMachine."""
-    tree = ast.parse(Path(machine.__file__).read_text())
+    """The triggers in the TYPE_CHECKING block of ReaderMachine."""
+    tree = ast.parse(Path(reader_machine.__file__).read_text())
     (declaring,) = [
         node for node in ast.walk(tree) if isinstance(node, ast.If) and _is_type_checking(node.test)
     ]
@@ -84,7 +90,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def test_table_declarations_and_bound_names_are_one_set() -> None:
-    stream = StreamMachine()
+    stream = ReaderMachine()
     bound = {
         name
         for name, value in vars(stream).items()
@@ -96,16 +102,16 @@ def test_table_declarations_and_bound_names_are_one_set() -> None:
 
 
 def test_no_door_round_the_table() -> None:
-    assert not [name for name in dir(StreamMachine()) if name.startswith("to_")]
+    assert not [name for name in dir(ReaderMachine()) if name.startswith("to_")]
 
 
 def test_no_declared_trigger_is_a_real_method_that_would_win() -> None:
-    assert not set(TRIGGERS) & set(vars(StreamMachine))
+    assert not set(TRIGGERS) & set(vars(ReaderMachine))
 
 
 def test_the_trace_is_told_of_each_transition_and_of_no_refused_trigger() -> None:
     transitions: list[tuple[str, State, State]] = []
-    stream = StreamMachine(lambda *transition: transitions.append(transition))
+    stream = ReaderMachine(lambda *transition: transitions.append(transition))
     stream.header_done()
     with pytest.raises(MachineError):
         stream.complete()
@@ -125,7 +131,7 @@ def test_a_trace_that_raises_is_told_no_more_and_stops_nothing(
         told.append(trigger)
         raise ZeroDivisionError
 
-    stream = StreamMachine(trace)
+    stream = ReaderMachine(trace)
     stream.header_done()
     stream.record_header_done()
     assert stream.state is State.RECORD_BODY
@@ -138,7 +144,7 @@ def test_ctrl_c_in_the_trace_comes_once_and_the_machine_can_still_fail() -> None
     def trace(trigger: str, source: State, dest: State) -> None:
         raise KeyboardInterrupt
 
-    stream = StreamMachine(trace)
+    stream = ReaderMachine(trace)
     with pytest.raises(KeyboardInterrupt):
         stream.header_done()
     stream.fail()
@@ -146,4 +152,28 @@ def test_ctrl_c_in_the_trace_comes_once_and_the_machine_can_still_fail() -> None
 
 
 def test_without_a_trace_nothing_is_called_at_a_transition() -> None:
-    assert StreamMachine()._machine.after_state_change == []
+    assert ReaderMachine()._machine.after_state_change == []
+
+
+class Light(enum.Enum):
+    """Of another automaton: one that a writer could bring."""
+
+    RED = 1
+    GREEN = 2
+    OUT = 3
+
+
+def test_a_machine_takes_any_table() -> None:
+    told: list[tuple[str, Light, Light]] = []
+    light: StreamMachine[Light] = StreamMachine(
+        (("go", Light.GREEN, Light.RED), ("switch_off", Light.RED, Light.OUT)),
+        lambda *transition: told.append(transition),
+    )
+    assert light.state is Light.GREEN
+    with pytest.raises(MachineError):
+        light.switch_off()  # type: ignore[attr-defined]
+    was_live = light.is_live
+    light.go()  # type: ignore[attr-defined]
+    light.switch_off()  # type: ignore[attr-defined]
+    assert (was_live, light.is_live) == (True, False)
+    assert told == [("go", Light.GREEN, Light.RED), ("switch_off", Light.RED, Light.OUT)]

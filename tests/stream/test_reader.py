@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 
 import pytest
+from transitions import MachineError
 
 from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.formats import libxl
 from libxlsr.formats.framing import RECORD_HEADER
-from libxlsr.stream.machine import State
 from libxlsr.stream.reader import SKIP_CHUNK, Phase
+from libxlsr.stream.reader_machine import State
 from libxlsr.testing.libxl_records import EMULATOR, HEADER, OPTIONAL, WHOLE, T, record, stream
 from libxlsr.testing.reader_stepper import ReaderStepper
 
@@ -313,6 +314,37 @@ def test_a_record_that_is_done_after_an_abort_changes_nothing() -> None:
     stepper.handler.finish()
     stepper.run()
     assert failed(stepper) is reason
+
+
+def test_a_record_is_done_only_once() -> None:
+    stepper = ReaderStepper(
+        stream(T.LIBXC_CONTEXT, T.EMULATOR_CONTEXT, T.END), later=[T.LIBXC_CONTEXT]
+    )
+    stepper.start()
+    stepper.run()
+    done = stepper.handler._done
+    assert done is not None
+    done(None)
+    assert stepper.reader.state is State.RECORD_HDR
+    requests = list(stepper.source.requests)
+    with pytest.raises(MachineError):
+        done(None)
+    assert stepper.reader.state is State.RECORD_HDR
+    assert stepper.source.requests == requests
+    stepper.run()
+    assert stepper.error is None
+
+
+def test_libxc_can_not_lend_the_stream_before_it_has_it() -> None:
+    stepper = ReaderStepper(WHOLE)
+    stepper.start()
+    stepper.run_to(State.RECORD_HDR)
+    with pytest.raises(MachineError):
+        stepper.checkpoint()
+    assert stepper.reader.phase is Phase.NORMAL
+    stepper.run()
+    assert stepper.error is None
+    assert stepper.replies == []
 
 
 def test_after_libxc_read_unseen_no_offset_is_made_up() -> None:

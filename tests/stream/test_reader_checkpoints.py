@@ -10,8 +10,8 @@ from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.framing import RECORD_HEADER
-from libxlsr.stream.machine import State
 from libxlsr.stream.reader import Phase
+from libxlsr.stream.reader_machine import State
 from libxlsr.testing.libxl_records import OPTIONAL, T, record, stream
 from libxlsr.testing.reader_stepper import ReaderStepper
 
@@ -169,6 +169,16 @@ def test_a_wrong_record_inside_a_later_checkpoint_fails_over_too() -> None:
     stepper.run()
     assert stepper.replies[1:] == [CheckpointReply.FAILOVER]
     assert "END inside a checkpoint" in str(stepper.reader.failover)
+
+
+def test_a_wrong_body_inside_a_later_checkpoint_fails_over_too() -> None:
+    stepper = lent(ONE, record(T.EMULATOR_CONTEXT, bytes(7)))
+    whole_checkpoint(stepper)
+    stepper.checkpoint()
+    stepper.run()
+    assert stepper.replies[1:] == [CheckpointReply.FAILOVER]
+    assert stepper.transitions[-1] == ("checkpoint_failover", State.RECORD_BODY, State.PROCESS)
+    assert "at least 8 bytes" in str(stepper.reader.failover)
 
 
 def test_a_record_that_can_not_be_acted_on_is_no_failover() -> None:

@@ -19,8 +19,8 @@ from libxlsr.events.egc import ImmediateEvent
 from libxlsr.formats import libxl
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.libxl import RecordType
-from libxlsr.stream.machine import TABLE, State
 from libxlsr.stream.reader import StreamReader
+from libxlsr.stream.reader_machine import TABLE, State
 from libxlsr.stream.record import Record
 from libxlsr.testing import libxl_records
 from libxlsr.testing.clock import FakeClock

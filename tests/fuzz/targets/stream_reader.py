@@ -14,8 +14,8 @@ from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.framing import encode_record
 from libxlsr.formats.libxl import RecordType
 from libxlsr.stream.fd_source import FdSource
-from libxlsr.stream.machine import TABLE, State
 from libxlsr.stream.reader import StreamReader
+from libxlsr.stream.reader_machine import TABLE, State
 from libxlsr.stream.record import Record
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.fds import EOF, ScriptedFd, chunked
