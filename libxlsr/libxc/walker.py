@@ -178,7 +178,7 @@ class Walker:
             self._libxc_records()
         elif header.type == libxl.RecordType.EMULATOR_CONTEXT:
             self._emulator_context(record)
-        elif header.length:
+        elif records.LIBXL[header.type].decode is not None:
             self._libxl_body(record)
         if header.type == libxl.RecordType.END:
             return _END

@@ -87,7 +87,7 @@ RULES: dict[str, Rule] = {
     ),
     "emulator-context": Rule(_E, "EMULATOR_CONTEXT is too short, or names an unknown emulator."),
     "emulator-unexpected": Rule(
-        _E, "A device model's record in the image of a PV or PVH guest, which has none."
+        _E, "A libxl record that such a guest does not have: a PV or PVH guest has no device model."
     ),
     "emulator-missing": Rule(
         _E, "An HVM guest without EMULATOR_CONTEXT: its device model can't be started."
