@@ -26,7 +26,18 @@ from libxlsr.testing import libxl_records
 from libxlsr.testing.clock import FakeClock
 
 T = RecordType
-PLACE = {T.EMULATOR_XENSTORE_DATA: 1, T.EMULATOR_CONTEXT: 2, T.CHECKPOINT_END: 3, T.END: 3}
+
+# What may follow LIBXC_CONTEXT, as libxl-migration-stream.pandoc has it ("Layout"), and what each
+# checkpoint may consist of: every sequence there is.
+EMULATOR_RECORDS: tuple[tuple[RecordType, ...], ...] = (
+    (),
+    (T.EMULATOR_XENSTORE_DATA,),
+    (T.EMULATOR_CONTEXT,),
+    (T.EMULATOR_XENSTORE_DATA, T.EMULATOR_CONTEXT),
+)
+LAST_RECORDS = [(*records, T.END) for records in EMULATOR_RECORDS]
+CHECKPOINTS = [(*records, T.CHECKPOINT_END) for records in EMULATOR_RECORDS]
+
 SHORT_BODY = "short body"
 UNKNOWN = "unknown"
 OPTIONAL = "optional"
@@ -125,7 +136,7 @@ class Model:
         self.replies: list[CheckpointReply] = []
         self.ended: str | None = None
         self._queue: list[RecordType] = []
-        self._previous: RecordType | None = None
+        self._section: tuple[RecordType, ...] | None = None  # since LIBXC_CONTEXT or a CHECKPOINT
 
     def go_on(self) -> None:
         """Read and process as far as the bytes and the handler allow."""
@@ -168,7 +179,8 @@ class Model:
         return True
 
     def _record(self, record: RecordType) -> None:
-        self._previous = T.LIBXC_CONTEXT if record is T.CHECKPOINT_END else record
+        section_ends = self._section is None or record is T.CHECKPOINT_END
+        self._section = () if section_ends else (*(self._section or ()), record)
         if self.lent:
             self._queue.append(record)
             return
@@ -179,14 +191,11 @@ class Model:
             self.ended = "done"
 
     def may_follow(self, record: RecordType) -> bool:
-        before = self._previous
-        if record is T.CHECKPOINT_STATE:
-            return False
-        if record is T.LIBXC_CONTEXT or before is None:
-            return before is None and record is T.LIBXC_CONTEXT
-        if record in (T.END, T.CHECKPOINT_END) and self.lent is not (record is T.CHECKPOINT_END):
-            return False
-        return PLACE[record] > PLACE.get(before, 0)
+        if self._section is None:
+            return record is T.LIBXC_CONTEXT
+        so_far = (*self._section, record)
+        sequences = CHECKPOINTS if self.lent else LAST_RECORDS
+        return any(sequence[: len(so_far)] == so_far for sequence in sequences)
 
     def _broken(self) -> None:
         if self.lent and self.checkpoints:
@@ -214,7 +223,7 @@ class Model:
 
     def checkpoint(self) -> None:
         self.lent = True
-        self._previous = T.LIBXC_CONTEXT
+        self._section = ()
 
 
 class Reader(RuleBasedStateMachine):
