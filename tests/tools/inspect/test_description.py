@@ -179,9 +179,12 @@ def test_a_damaged_image_is_shown_as_far_as_it_goes(described: Any) -> None:
 
 
 @pytest.mark.parametrize("guest", ["pv", "hvm"])
-def test_no_damage_makes_it_fall_over(described: Any, guest: str) -> None:
+@pytest.mark.parametrize(
+    "seeds", [range(50), pytest.param(range(50, 150), marks=pytest.mark.slow)], ids=str
+)
+def test_no_damage_makes_it_fall_over(described: Any, guest: str, seeds: range) -> None:
     parts = StreamBuilder(guest, batch=5, dirtied=[[1, 2]]).parts
-    for seed in range(150):
+    for seed in seeds:
         data = damage(parts, seed).data
         if data.startswith((b"Xen save", b"LibxlFmt")):
             described(data)
