@@ -219,6 +219,11 @@ struct xlsr_createdomain {
     uint8_t handle[16];
 };
 
+/* Xen chooses the id. Up to 4.21 0 and every reserved id ask for that, from 4.22 this one alone. */
+#ifndef DOMID_ANY
+#define DOMID_ANY 0x7FF5
+#endif
+
 static int xlsr_domain_create(xc_interface *xch, uint32_t *domid,
                               const struct xlsr_createdomain *wanted)
 {
@@ -244,6 +249,7 @@ static int xlsr_domain_create(xc_interface *xch, uint32_t *domid,
     create.altp2m_opts = wanted->altp2m_mode;
 #endif
     memcpy(create.handle, wanted->handle, sizeof(create.handle));
+    *domid = DOMID_ANY;
     return xc_domain_create(xch, domid, &create);
 }
 

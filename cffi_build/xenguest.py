@@ -2,7 +2,8 @@
 
 ``xc_domain_restore`` gained ``memflags`` as its last parameter in 4.22. The callbacks must be a
 real struct even for a plain stream, and it and ``data`` live on the stack of the one call that
-uses them.
+uses them. Those that libxenguest calls for COLO alone are left NULL, and COLO is not offered: it
+asserts that they are set (xg_sr_restore.c, xc_domain_restore).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ PROBES = {
 CDEF = """
 #define XC_STREAM_PLAIN ...
 #define XC_STREAM_REMUS ...
-#define XC_STREAM_COLO ...
 #define XGR_SDD_MISSING_CPUID ...
 #define XGR_SDD_MISSING_MSR ...
 #define XGR_CHECKPOINT_ERROR ...
@@ -39,15 +39,11 @@ void xlsr_reserve_heap(size_t size);
 int xlsr_domain_restore(xc_interface *, int io_fd, uint32_t domid,
                         unsigned int store_evtchn, unsigned long *store_gfn, uint32_t store_domid,
                         unsigned int console_evtchn, unsigned long *console_gfn,
-                        uint32_t console_domid, int stream_type, int send_back_fd, void *handle);
+                        uint32_t console_domid, int stream_type, void *handle);
 
 extern "Python" {
-    int xlsr_static_data_done(unsigned int missing, void *handle);
-    int xlsr_suspend(void *handle);
-    int xlsr_postcopy(void *handle);
-    int xlsr_checkpoint(void *handle);
-    int xlsr_wait_checkpoint(void *handle);
-    void xlsr_restore_results(uint64_t store_gfn, uint64_t console_gfn, void *handle);
+    int xlsr_restore_static_data_done(unsigned int missing, void *handle);
+    int xlsr_restore_checkpoint(void *handle);
 }
 
 int xc_cpuid_apply_policy(xc_interface *, uint32_t domid, bool restore,
@@ -64,17 +60,8 @@ int xc_set_domain_cpu_policy(xc_interface *, uint32_t domid,
 """
 
 SOURCE = """
-static int xlsr_static_data_done(unsigned int, void *);
-static int xlsr_suspend(void *);
-static int xlsr_postcopy(void *);
-static int xlsr_checkpoint(void *);
-static int xlsr_wait_checkpoint(void *);
-static void xlsr_restore_results(uint64_t, uint64_t, void *);
-
-static void xlsr_restore_results_pfn(xen_pfn_t store_gfn, xen_pfn_t console_gfn, void *handle)
-{
-    xlsr_restore_results(store_gfn, console_gfn, handle);
-}
+static int xlsr_restore_static_data_done(unsigned int, void *);
+static int xlsr_restore_checkpoint(void *);
 
 static void xlsr_reserve_heap(size_t size)
 {
@@ -95,21 +82,17 @@ static int xlsr_domain_restore(xc_interface *xch, int io_fd, uint32_t domid,
                                unsigned int store_evtchn, unsigned long *store_gfn,
                                uint32_t store_domid, unsigned int console_evtchn,
                                unsigned long *console_gfn, uint32_t console_domid,
-                               int stream_type, int send_back_fd, void *handle)
+                               int stream_type, void *handle)
 {
     struct restore_callbacks callbacks = {
-        .static_data_done = xlsr_static_data_done,
-        .suspend = xlsr_suspend,
-        .postcopy = xlsr_postcopy,
-        .checkpoint = xlsr_checkpoint,
-        .wait_checkpoint = xlsr_wait_checkpoint,
-        .restore_results = xlsr_restore_results_pfn,
+        .static_data_done = xlsr_restore_static_data_done,
+        .checkpoint = xlsr_restore_checkpoint,
         .data = handle,
     };
 
     return xc_domain_restore(xch, io_fd, domid, store_evtchn, store_gfn, store_domid,
                              console_evtchn, console_gfn, console_domid,
-                             (xc_stream_type_t)stream_type, &callbacks, send_back_fd
+                             (xc_stream_type_t)stream_type, &callbacks, -1
 #if HAS_XC_DOMAIN_RESTORE_MEMFLAGS
                              , 0
 #endif

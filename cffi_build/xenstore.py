@@ -1,14 +1,31 @@
-"""xenstore.h: libxenstore. Its soname (libxenstore.so.4) has been stable since Xen 4.2."""
+"""xenstore.h: libxenstore. Its soname (libxenstore.so.4) has been stable since Xen 4.2.
+
+A domain's features (4.21) and its quota (4.22) are younger. Where the installed header lacks them
+our functions fail with ENOSYS, as a xenstored does that doesn't know the request.
+"""
 
 from __future__ import annotations
 
 INCLUDES = """
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <xenstore.h>
 """
 
-PROBES: dict[str, str] = {}
+PROBES = {
+    "HAS_XS_SET_FEATURES_DOMAIN": """
+        #include <stdbool.h>
+        #include <xenstore.h>
+        bool probe(struct xs_handle *h, unsigned *f)
+        { return xs_get_features_supported(h, f) && xs_set_features_domain(h, 0, *f); }
+    """,
+    "HAS_XS_SET_DOMAIN_QUOTA": """
+        #include <stdbool.h>
+        #include <xenstore.h>
+        bool probe(struct xs_handle *h, const char *q) { return xs_set_domain_quota(h, 0, q, 0); }
+    """,
+}
 
 CDEF = """
 struct xs_handle;
@@ -40,6 +57,10 @@ bool xs_introduce_domain(struct xs_handle *, unsigned int domid, unsigned long g
                          unsigned int port);
 bool xs_release_domain(struct xs_handle *, unsigned int domid);
 bool xs_is_domain_introduced(struct xs_handle *, unsigned int domid);
+bool xlsr_get_features_supported(struct xs_handle *, unsigned int *features);
+bool xlsr_set_features_domain(struct xs_handle *, unsigned int domid, unsigned int features);
+bool xlsr_set_domain_quota(struct xs_handle *, unsigned int domid, const char *quota,
+                           unsigned int value);
 char *xs_get_domain_path(struct xs_handle *, unsigned int domid);
 void free(void *);
 """
@@ -61,5 +82,37 @@ static bool xlsr_set_permissions(struct xs_handle *h, xs_transaction_t t, const 
         entries[i].perms = perms[i];
     }
     return xs_set_permissions(h, t, path, entries, count);
+}
+
+static bool xlsr_get_features_supported(struct xs_handle *h, unsigned int *features)
+{
+#if HAS_XS_SET_FEATURES_DOMAIN
+    return xs_get_features_supported(h, features);
+#else
+    errno = ENOSYS;
+    return false;
+#endif
+}
+
+static bool xlsr_set_features_domain(struct xs_handle *h, unsigned int domid,
+                                     unsigned int features)
+{
+#if HAS_XS_SET_FEATURES_DOMAIN
+    return xs_set_features_domain(h, domid, features);
+#else
+    errno = ENOSYS;
+    return false;
+#endif
+}
+
+static bool xlsr_set_domain_quota(struct xs_handle *h, unsigned int domid, const char *quota,
+                                  unsigned int value)
+{
+#if HAS_XS_SET_DOMAIN_QUOTA
+    return xs_set_domain_quota(h, domid, quota, value);
+#else
+    errno = ENOSYS;
+    return false;
+#endif
 }
 """

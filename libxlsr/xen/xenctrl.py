@@ -193,7 +193,7 @@ class Xenctrl(Handle):
         ):
             setattr(config, name, getattr(wanted, name))
         config.handle = list(wanted.handle.bytes)
-        domid = self.ffi.new("uint32_t *", 0)  # 0: Xen chooses
+        domid = self.ffi.new("uint32_t *")
         result = self.lib.xlsr_domain_create(self.handle, domid, config)
         self.check(result, "xc_domain_create", "create a domain")
         return int(domid[0])

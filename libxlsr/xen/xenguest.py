@@ -20,11 +20,10 @@ RESTORE_HEAP = 5 << 20
 
 
 class StreamType(enum.IntEnum):
-    """``xc_stream_type_t``."""
+    """``xc_stream_type_t``, but for COLO."""
 
     PLAIN = 0
     REMUS = 1
-    COLO = 2
 
 
 class MissingStaticData(enum.IntFlag):
@@ -35,25 +34,16 @@ class MissingStaticData(enum.IntFlag):
 
 
 class RestoreCallbacks(Protocol):
-    """``struct restore_callbacks``. What a method raises ends the restore and comes out of it."""
+    """``struct restore_callbacks``, but for COLO's.
+
+    What a method raises ends the restore and comes out of it.
+    """
 
     def static_data_done(self, missing: MissingStaticData) -> None:
         """The stream's STATIC_DATA_END has come, or been inferred."""
 
     def checkpoint(self) -> int:
-        """A CHECKPOINT record has come. Returns an ``XGR_CHECKPOINT_*`` number."""
-
-    def suspend(self) -> int:
-        """COLO: suspend the secondary. Returns 1 for success, 2 for a broken channel."""
-
-    def postcopy(self) -> int:
-        """COLO: the secondary is ready to resume. Returns as ``suspend``."""
-
-    def wait_checkpoint(self) -> int:
-        """COLO: wait for the next checkpoint. Returns as ``suspend``."""
-
-    def restore_results(self, store_gfn: int, console_gfn: int) -> None:
-        """COLO: the guest frames of xenstore's and the console's rings."""
+        """Remus: a CHECKPOINT record has come. Returns an ``XGR_CHECKPOINT_*`` number."""
 
 
 class RestoreRequest(NamedTuple):
@@ -66,7 +56,6 @@ class RestoreRequest(NamedTuple):
     console_evtchn: int
     console_domid: int
     stream_type: StreamType = StreamType.PLAIN
-    send_back_fd: int = -1
 
 
 class RestoreResults(NamedTuple):
@@ -130,7 +119,6 @@ def domain_restore(
         console_gfn,
         request.console_domid,
         int(request.stream_type),
-        request.send_back_fd,
         handle,
     )
     number = ffi.errno
@@ -221,7 +209,7 @@ def _bind(backend: Backend) -> None:
         payload: _Payload = ffi.from_handle(handle)
         return payload
 
-    @ffi.def_extern(name="xlsr_static_data_done", error=-1)
+    @ffi.def_extern(name="xlsr_restore_static_data_done", error=-1)
     def static_data_done(missing: int, handle: CData) -> int:
         payload = payload_of(handle)
 
@@ -231,34 +219,9 @@ def _bind(backend: Backend) -> None:
 
         return payload.call(answer, on_failure=-1)
 
-    @ffi.def_extern(name="xlsr_checkpoint", error=lib.XGR_CHECKPOINT_ERROR)
+    @ffi.def_extern(name="xlsr_restore_checkpoint", error=lib.XGR_CHECKPOINT_ERROR)
     def checkpoint(handle: CData) -> int:
         payload = payload_of(handle)
         return payload.call(payload.callbacks.checkpoint, on_failure=lib.XGR_CHECKPOINT_ERROR)
-
-    @ffi.def_extern(name="xlsr_suspend", error=0)
-    def suspend(handle: CData) -> int:
-        payload = payload_of(handle)
-        return payload.call(payload.callbacks.suspend, on_failure=0)
-
-    @ffi.def_extern(name="xlsr_postcopy", error=0)
-    def postcopy(handle: CData) -> int:
-        payload = payload_of(handle)
-        return payload.call(payload.callbacks.postcopy, on_failure=0)
-
-    @ffi.def_extern(name="xlsr_wait_checkpoint", error=0)
-    def wait_checkpoint(handle: CData) -> int:
-        payload = payload_of(handle)
-        return payload.call(payload.callbacks.wait_checkpoint, on_failure=0)
-
-    @ffi.def_extern(name="xlsr_restore_results")
-    def restore_results(store_gfn: int, console_gfn: int, handle: CData) -> None:
-        payload = payload_of(handle)
-
-        def answer() -> int:
-            payload.callbacks.restore_results(store_gfn, console_gfn)
-            return 0
-
-        payload.call(answer, on_failure=0)
 
     _bound = backend

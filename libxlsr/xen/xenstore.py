@@ -252,6 +252,37 @@ class Xenstore(Nodes, Handle):
             f"introduce domain {domid}",
         )
 
+    def features_supported(self) -> int | None:
+        """What xenstored can offer a domain (``XENSTORE_SERVER_FEATURE_*``, io/xs_wire.h), as a
+        bit mask; None where it doesn't say (before Xen 4.21)."""
+        features = self.ffi.new("unsigned int *")
+        if not self.lib.xlsr_get_features_supported(self.pointer, features):
+            return None
+        return int(features[0])
+
+    def set_features_domain(self, domid: int, features: int) -> None:
+        """Offer the domain these features only. Before it is introduced."""
+        self._check(
+            self.lib.xlsr_set_features_domain(self.pointer, domid, features),
+            "xs_set_features_domain",
+            f"set the features of domain {domid}",
+        )
+
+    def set_domain_quota(self, domid: int, quota: str, value: int) -> bool:
+        """Set one of the domain's quota, such as "nodes". Once it is introduced.
+
+        False where xenstored has no quota for single domains (before Xen 4.22, oxenstored).
+        """
+        if self.lib.xlsr_set_domain_quota(self.pointer, domid, _encode(quota), value):
+            return True
+        if self.ffi.errno == errno.ENOSYS:
+            return False
+        raise TargetError(
+            f"xenstore: could not set the quota {quota} of domain {domid} to {value}",
+            errno=self.ffi.errno,
+            call="xs_set_domain_quota",
+        )
+
     def release_domain(self, domid: int) -> None:
         """Disconnect the domain. It need not have been introduced."""
         if not self.lib.xs_release_domain(self.pointer, domid):
