@@ -16,7 +16,7 @@ from libxlsr.cli import interrupts, signals
 from libxlsr.cli.arguments import image_source, seconds
 from libxlsr.cli.logs import set_up_logging
 from libxlsr.cli.report import ProgressDisplay, Report
-from libxlsr.domain.overrides import parse_override, parse_override_file
+from libxlsr.domain.config.overrides import parse_override, parse_override_file
 from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
 from libxlsr.events import Context
 from libxlsr.formats import xl

@@ -73,7 +73,7 @@ def creation_of(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig) -> C
     """What to ask of ``xc_domain_create`` for this configuration on this host."""
     lib, host = xenctrl.lib, xenctrl.physinfo()
     flags = emulation = 0
-    if config.hvm:
+    if config.hvm_container:
         flags |= lib.XEN_DOMCTL_CDF_hvm
         if hap_of(config, host):
             flags |= lib.XEN_DOMCTL_CDF_hap
@@ -83,9 +83,9 @@ def creation_of(xenctrl: Xenctrl, xenstore: Xenstore, config: DomainConfig) -> C
             flags |= lib.XEN_DOMCTL_CDF_nested_virt
     if config.domain_type == "pvh":
         emulation = lib.XEN_X86_EMU_LAPIC
-    elif config.domain_type == "hvm":
+    elif config.hvm is not None:
         emulation = lib.XEN_X86_EMU_ALL & ~lib.XEN_X86_EMU_VPCI
-        if not config.pirq:
+        if not config.hvm.pirq:
             emulation &= ~lib.XEN_X86_EMU_USE_PIRQ
     if config.vpmu:
         flags |= lib.XEN_DOMCTL_CDF_vpmu
@@ -176,11 +176,11 @@ def _domid_at(xenstore: Xenstore, path: str) -> int:
 
 def _set_up_arch(xenctrl: Xenctrl, config: DomainConfig, domid: int, host: PhysInfo) -> None:
     lib = xenctrl.lib
-    if config.hvm:
+    if config.hvm_container:
         # From 4.20 altp2m is chosen at the creation, before that by a parameter.
         if not (lib.HAS_CREATEDOMAIN_ALTP2M_OPTS or lib.HAS_CREATEDOMAIN_ALTP2M_NR):
             xenctrl.hvm_param_set(domid, lib.XLSR_HVM_PARAM_ALTP2M, config.altp2m_mode)
-        hvm = config.device_config.hvm
+        hvm = config.hvm
         if hvm is not None:
             xenctrl.hvm_param_set(domid, lib.HVM_PARAM_HPET_ENABLED, hvm.hpet)
             xenctrl.hvm_param_set(domid, lib.HVM_PARAM_VPT_ALIGN, hvm.vpt_align)
@@ -196,6 +196,6 @@ def _set_up_arch(xenctrl: Xenctrl, config: DomainConfig, domid: int, host: PhysI
     if offset:
         offset &= 0xFFFFFFFF  # libxl's is unsigned, libxenctrl's is not
         xenctrl.domain_set_time_offset(domid, offset - (1 << 32) if offset >> 31 else offset)
-    if config.hvm:
+    if config.hvm_container:
         pool = memory.paging_memkb(config, hap_of(config, host))
         xenctrl.set_paging_mempool_size(domid, pool * 1024)

@@ -16,14 +16,14 @@ def paging_memkb(config: DomainConfig, hap: bool) -> int:
     the P2M of a guest that is not PV, and another where pages are shadowed."""
     if config.shadow_memkb is not None:
         return config.shadow_memkb
-    pages_per_mib = (config.domain_type != "pv") + (not hap)
+    pages_per_mib = config.hvm_container + (not hap)
     return 4 * (256 * config.max_vcpus + pages_per_mib * (config.max_memkb // 1024))
 
 
 def needed_memkb(config: DomainConfig, hap: bool) -> int:
     """What the domain takes from the host, KiB, a multiple of 2 MiB
     (libxl__domain_need_memory_calculate)."""
-    extra = 2048 if config.hvm else 1024
+    extra = 2048 if config.hvm_container else 1024
     need = config.target_memkb + paging_memkb(config, hap) + extra
     return -(-need // _PAGE_ROUND) * _PAGE_ROUND
 

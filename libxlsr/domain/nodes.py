@@ -20,8 +20,10 @@ from libxlsr.domain.config import DomainConfig
 from libxlsr.domain.create import BuildState
 from libxlsr.domain.devices import nodes as device_nodes
 from libxlsr.domain.identity import require_unclaimed
-from libxlsr.domain.save_helper.parent import Rings
 from libxlsr.xen.xenstore import Nodes, Perm, Permission, Transaction, Xenstore
+
+DEVICE_MODEL_VERSION = "qemu_xen"
+"""What libxl takes for its default where a configuration has none or "unknown"; no other runs."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ def create(
         _add_domain(nodes, config, state.domid)
         _add_parts(nodes, config, state)
         console.add_nodes(nodes, state)
-        hvm = config.device_config.hvm
-        if hvm is not None and hvm.vkb:
+        if config.hvm is not None and config.hvm.vkb:
             device_nodes.add_keyboard(nodes, state.domid)
 
     xenstore.transact(all_nodes)
@@ -97,15 +98,19 @@ def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     nodes.write(f"{paths.domain}/vm", paths.vm)
     nodes.write(f"{paths.domain}/name", config.name)
     nodes.write(f"{paths.vm}/name", config.name)
-    for name in ("cpu", "memory", "device"):
+    for name in ("cpu", "memory"):
         make_node(nodes, f"{paths.domain}/{name}", reads)
-    make_node(nodes, f"{paths.domain}/device/suspend/event-channel", writes)
+    if config.xend_suspend_evtchn_compat:
+        # Its drivers look for devices there, and take "suspend" for one (f18f8d9d63).
+        make_node(nodes, f"{paths.domain}/device", writes)
+    else:
+        make_node(nodes, f"{paths.domain}/device", reads)
+        make_node(nodes, f"{paths.domain}/device/suspend/event-channel", writes)
     make_node(nodes, f"{paths.domain}/control", reads)
-    hvm = config.domain_type == "hvm"
-    if hvm:
+    if config.hvm is not None:
         make_node(nodes, f"{paths.domain}/hvmloader", reads)
     controls = ["shutdown", "feature-poweroff", "feature-reboot", "feature-suspend"]
-    controls += ["feature-s3", "feature-s4"] if hvm else []
+    controls += ["feature-s3", "feature-s4"] if config.hvm is not None else []
     controls += ["sysrq"]
     for name in controls:
         make_node(nodes, f"{paths.domain}/control/{name}", writes)
@@ -121,12 +126,12 @@ def _add_domain(nodes: Transaction, config: DomainConfig, domid: int) -> None:
     nodes.write(f"{paths.domain}/control/platform-feature-multiprocessor-suspend", "1")
     nodes.write(f"{paths.domain}/control/platform-feature-xs_reset_watches", "1")
     nodes.write(f"{paths.libxl}/type", config.domain_type)
-    nodes.write(f"{paths.libxl}/dm-version", config.device_model_version)
+    nodes.write(f"{paths.libxl}/dm-version", DEVICE_MODEL_VERSION)
 
 
 def _add_parts(nodes: Transaction, config: DomainConfig, state: BuildState) -> None:
     paths = Paths.of(state.domid, config.uuid)
-    hvm = config.device_config.hvm
+    hvm = config.hvm
     for key, value in (
         ("memory/static-max", config.max_memkb),
         ("memory/target", config.target_memkb - config.targetmem_fudge_memkb),
@@ -149,16 +154,6 @@ def _add_parts(nodes: Transaction, config: DomainConfig, state: BuildState) -> N
         nodes.write(f"{paths.vm}/image/ostype", "linux")
     now = time.time()
     nodes.write(f"{paths.vm}/start_time", f"{int(now)}.{int(now % 1 * 100):02d}")
-
-
-def add_rings(xenstore: Xenstore, domid: int, rings: Rings) -> None:
-    """Write where the rings are, once the stream has said so, all or none."""
-
-    def ring_refs(nodes: Transaction) -> None:
-        nodes.write(f"/local/domain/{domid}/store/ring-ref", str(rings.store_gfn))
-        nodes.write(f"/local/domain/{domid}/console/ring-ref", str(rings.console_gfn))
-
-    xenstore.transact(ring_refs)
 
 
 def remove(xenstore: Xenstore, config: DomainConfig, state: BuildState) -> None:

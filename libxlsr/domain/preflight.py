@@ -55,7 +55,7 @@ def _raise(problems: Sequence[str]) -> None:
 
 def hap_of(config: DomainConfig, host: PhysInfo) -> bool:
     """Whether the domain will use hardware-assisted paging."""
-    return config.hvm and (host.hap if config.hap is None else config.hap)
+    return config.hvm_container and (host.hap if config.hap is None else config.hap)
 
 
 def guest_type_problems(config: DomainConfig, host: PhysInfo) -> Iterator[str]:
@@ -117,8 +117,8 @@ _DEVICE_NAMES = {
 
 def device_problems(config: DomainConfig) -> Iterator[str]:
     """Devices that this target does not bring back."""
-    yield from config.device_config.unsupported
-    for kind, count in config.devices.items():
+    yield from config.unsupported
+    for kind, count in config.device_counts.items():
         if kind in ATTACHED:
             continue
         yield f"it has {_DEVICE_NAMES.get(kind, kind)} ({count}), which can't be restored"

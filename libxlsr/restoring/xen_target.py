@@ -18,6 +18,7 @@ from libxlsr.domain import console, create, identity, preflight
 from libxlsr.domain import nodes as xenstore_nodes
 from libxlsr.domain.ballooning import ballooning
 from libxlsr.domain.config import DomainConfig, read_config
+from libxlsr.domain.config.overrides import apply_overrides
 from libxlsr.domain.cpu_policy import check_cpu_policy
 from libxlsr.domain.creation_lock import CreationLock
 from libxlsr.domain.device_model import emulator_state
@@ -26,8 +27,8 @@ from libxlsr.domain.device_model.program import needs_device_model
 from libxlsr.domain.devices.attaching import Attaching
 from libxlsr.domain.devices.plan import plan, writable_files
 from libxlsr.domain.host import XenHost
+from libxlsr.domain.introduction import introduce
 from libxlsr.domain.libxl_files import domid_history, userdata
-from libxlsr.domain.overrides import apply_overrides
 from libxlsr.domain.rollback import Rollback
 from libxlsr.domain.save_helper.parent import RestoreHelper, Rings, rewind
 from libxlsr.domain.save_helper.spare import SpareHelper
@@ -143,7 +144,7 @@ class XenTarget:
                 self._ctx,
                 self._host,
                 devices,
-                files=writable_files(config.device_config.disks),
+                files=writable_files(config.disks),
                 timeout=self._hooks.timeouts.hotplug,
                 on_log=self._hooks.log,
             )
@@ -199,7 +200,7 @@ class XenTarget:
                 return
             self._rings = rings
             consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
-            done(LibxcOutcome(consumed, "hvm" if config.hvm else "pv"), None)
+            done(LibxcOutcome(consumed, "hvm" if config.hvm_container else "pv"), None)
 
         self._helper.read(stream, self._state, config, self._hooks.log, ended)
         self._look_at_progress(fd, start)
@@ -302,7 +303,7 @@ class XenTarget:
     def _check_has_device_model(self) -> None:
         """Raises StreamError for a guest without: the record names none, a configuration does."""
         _xenctrl, _xenstore, config = self._parts()
-        if config.domain_type != "hvm":
+        if config.hvm is None:
             raise StreamError(
                 f"a {config.domain_type} guest has no device model",
                 offset=None,
@@ -349,7 +350,7 @@ class XenTarget:
         if attaching is not None:
             yield Call(self._ctx, self._settle_userdata)
         if self._device_model is not None:
-            if not self._options.paused and config.domain_type == "hvm":
+            if not self._options.paused and config.hvm is not None:
                 yield self._device_model.resuming()
             yield Call(self._ctx, self._device_model.check)
 
@@ -357,7 +358,7 @@ class XenTarget:
         """The stream of a guest whose type only the caller's configuration tells is checked here
         for what it lacks."""
         _xenctrl, _xenstore, config = self._parts()
-        if config.domain_type == "hvm" and self._dm_state is None:
+        if config.hvm is not None and self._dm_state is None:
             raise StreamError(
                 "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
                 offset=None,
@@ -365,11 +366,10 @@ class XenTarget:
             )
 
     def _introduce(self) -> None:
-        _xenctrl, xenstore, _config = self._parts()
+        _xenctrl, xenstore, config = self._parts()
         assert self._state is not None
         assert self._rings is not None
-        xenstore_nodes.add_rings(xenstore, self._state.domid, self._rings)
-        xenstore.introduce_domain(self._state.domid, self._rings.store_gfn, self._state.store_port)
+        introduce(xenstore, config, self._state, self._rings)
 
     def _settle_userdata(self) -> None:
         """libxl has written the devices down as it attached them; the image's order is kept."""

@@ -47,6 +47,25 @@ def test_a_driver_domain_has_nodes_for_a_toolstack(
     assert store.permissions.get("/local/domain/7/device-model") == its_own
 
 
+@pytest.mark.parametrize("compatible", [True, False])
+def test_old_drivers_that_take_the_suspend_node_for_a_device(
+    tree: dict[str, Any], compatible: bool
+) -> None:
+    tree["c_info"]["xend_suspend_evtchn_compat"] = str(compatible)
+    store = FakeXenstore()
+    create(store, read_config(xl.Config.from_json(tree)), STATE)
+    assert ("/local/domain/7/device/suspend" in store.values) is not compatible
+    owner = store.permissions["/local/domain/7/device"][0].domid
+    assert owner == (7 if compatible else 0)
+
+
+def test_the_device_models_version_is_the_one_that_runs(tree: dict[str, Any]) -> None:
+    tree["b_info"]["device_model_version"] = "unknown"
+    store = FakeXenstore()
+    create(store, read_config(xl.Config.from_json(tree)), STATE)
+    assert store.values["/libxl/7/dm-version"] == "qemu_xen"
+
+
 @pytest.mark.parametrize(("name", "what"), [("other", "UUID"), ("guest", "name")])
 def test_the_second_with_a_name_or_uuid_changes_nothing(
     config: DomainConfig, name: str, what: str

@@ -9,8 +9,8 @@ import pytest
 
 from libxlsr.domain import preflight
 from libxlsr.domain.config import read_config
+from libxlsr.domain.config.overrides import apply_overrides
 from libxlsr.domain.host import XenHost
-from libxlsr.domain.overrides import apply_overrides
 from libxlsr.domain.preflight import guest_type_problems
 from libxlsr.errors import TargetError
 from libxlsr.formats import xl

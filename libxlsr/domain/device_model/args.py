@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libxlsr.domain.config import DomainConfig
-from libxlsr.domain.devices.config import DeviceConfig, Disk, DiskPlace, Hvm, Vnc
+from libxlsr.domain.config.devices import Disk, DiskPlace, Vnc
+from libxlsr.domain.config.hvm import Hvm
 from libxlsr.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -57,35 +58,35 @@ def arguments(
     ``state_fd`` is where an HVM guest's device model is read from. ``script_paths`` are where the
     scripts of disks, by their vdev, have put them.
     """
-    devices = config.device_config
+    hvm, screen = config.hvm, config.screen
     args = [program, "-xen-domid", str(domid), "-no-shutdown"]
     for name, path in (("libxl-cmd", sockets.toolstack), ("libxenstat-cmd", sockets.statistics)):
         args += ["-chardev", f"socket,id={name},path={_value(path)},server=on,wait=off"]
         args += ["-mon", f"chardev={name},mode=control"]
     args += ["-nodefaults", "-no-user-config"]
-    if devices.hvm is None:
+    if hvm is None:
         args += ["-xen-attach"]
     args += ["-name", _value(config.name)]
-    args += ["-vnc", "none" if devices.vnc is None else _vnc(devices.vnc)]
+    args += ["-vnc", "none" if screen.vnc is None else _vnc(screen.vnc)]
     args += ["-display", "none"]
-    if devices.sdl is not None:
+    if screen.sdl is not None:
         args += ["-display", "sdl"]
-    if devices.keymap is not None:
-        args += ["-k", devices.keymap]
-    no_screen = devices.sdl is None and devices.vnc is None
-    if devices.hvm is not None:
-        args += _hvm_devices(config, devices, devices.hvm, domid, no_screen=no_screen)
+    if screen.keymap is not None:
+        args += ["-k", screen.keymap]
+    no_screen = screen.sdl is None and screen.vnc is None
+    if hvm is not None:
+        args += _hvm_devices(config, hvm, domid, no_screen=no_screen)
     elif no_screen:
         args += ["-nographic"]
     if state_fd is not None:
         args += ["-incoming", f"fd:{state_fd}"]
-    args += devices.extra
-    args += ["-machine", "xenpv" if devices.hvm is None else _machine(devices.hvm)]
-    args += devices.extra_of_type
+    args += config.device_model_args
+    args += ["-machine", "xenpv" if hvm is None else _machine(hvm)]
+    args += config.device_model_args_of_type
     args += ["-m", str(_mib(config.max_memkb - config.video_memkb))]
-    if devices.hvm is not None:
-        args += _disks(devices, devices.hvm, script_paths or {})
-        if devices.hvm.xenserver_device:
+    if hvm is not None:
+        args += _disks(config, hvm, script_paths or {})
+        if hvm.xenserver_device:
             args += ["-device", "xen-pvdevice,device-id=0xc000"]
     return args
 
@@ -94,12 +95,12 @@ def environment(config: DomainConfig, domid: int) -> dict[str, str]:
     """What the device model's environment has besides ours."""
     # XSA-180: Xen's own QEMU writes no more than that to its log.
     env = {"XEN_QEMU_CONSOLE_LIMIT": "1048576"}
-    sdl = config.device_config.sdl
+    sdl = config.screen.sdl
     if sdl is not None and sdl.display is not None:
         env["DISPLAY"] = sdl.display
     if sdl is not None and sdl.xauthority is not None:
         env["XAUTHORITY"] = sdl.xauthority
-    if config.device_config.hvm is not None:
+    if config.hvm is not None:
         env["XEN_DOMAIN_ID"] = str(domid)
     return env
 
@@ -128,9 +129,7 @@ def _vnc(vnc: Vnc) -> str:
     return text
 
 
-def _hvm_devices(
-    config: DomainConfig, devices: DeviceConfig, hvm: Hvm, domid: int, *, no_screen: bool
-) -> Iterator[str]:
+def _hvm_devices(config: DomainConfig, hvm: Hvm, domid: int, *, no_screen: bool) -> Iterator[str]:
     for option, value in (
         ("-kernel", hvm.kernel),
         ("-initrd", hvm.ramdisk),
@@ -139,7 +138,7 @@ def _hvm_devices(
         if value is not None:
             yield from (option, value)
     # Ahead of the other cards, so that it keeps its PCI slot.
-    if any(disk.vdev.startswith("sd") and not disk.cdrom for disk in devices.disks):
+    if any(disk.vdev.startswith("sd") and not disk.cdrom for disk in config.disks):
         yield from ("-device", "lsi53c895a")
     for line in hvm.serial:
         yield from ("-serial", line)
@@ -156,7 +155,7 @@ def _hvm_devices(
         yield "-no-acpi"
     if config.max_vcpus > 1:
         yield from ("-smp", f"{len(config.avail_vcpus)},maxcpus={config.max_vcpus}")
-    emulated = [nic for nic in devices.nics if nic.emulated]
+    emulated = [nic for nic in config.nics if nic.emulated]
     for nic in emulated:
         if nic.mac is None:
             raise UsageError(f"network card {nic.devid} has no MAC address")
@@ -212,10 +211,10 @@ def _machine(hvm: Hvm) -> str:
     return machine
 
 
-def _disks(devices: DeviceConfig, hvm: Hvm, script_paths: Mapping[str, str]) -> Iterator[str]:
+def _disks(config: DomainConfig, hvm: Hvm, script_paths: Mapping[str, str]) -> Iterator[str]:
     if hvm.ahci:
         yield from ("-device", "ahci,id=ahci0")
-    for disk in devices.disks:
+    for disk in config.disks:
         place = disk.place
         if place is None:
             log.warning("the device model has no drive for %s: its number is not known", disk.vdev)

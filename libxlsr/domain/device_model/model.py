@@ -123,7 +123,7 @@ class DeviceModel:
         yield Call(self._ctx, self._remove_state)
         self._within(ANSWER_TIMEOUT, "answer")
         yield self._asking("query-chardev", self._write_serial_ports)
-        vnc = self._config.device_config.vnc
+        vnc = self._config.screen.vnc
         if vnc is not None:
             yield self._asking("query-vnc", self._write_vnc)
             if vnc.password is not None:
@@ -154,13 +154,13 @@ class DeviceModel:
     # Its start.
 
     def _write_nodes(self) -> None:
-        hvm = self._config.device_config.hvm
+        hvm = self._config.hvm
         if hvm is not None:
             loader = f"/local/domain/{self._domid}/hvmloader"
             self._xenstore.write(f"{loader}/bios", hvm.bios)
             self._xenstore.write(f"{loader}/allow-memory-relocate", "0")
         self._node.make()
-        vnc = self._config.device_config.vnc
+        vnc = self._config.screen.vnc
         if vnc is not None and vnc.password is not None:
             self._xenstore.write(f"/vm/{self._config.uuid}/vncpasswd", vnc.password)
 
@@ -194,7 +194,7 @@ class DeviceModel:
         """Where disks' scripts, which have run, have put them
         (libxl__device_disk_find_local_path)."""
         paths = {}
-        for disk in self._config.device_config.disks:
+        for disk in self._config.disks:
             place = disk.place
             if disk.script is not None and place is not None:
                 backend = f"/local/domain/0/backend/vbd/{self._domid}/{place.number}"
@@ -283,7 +283,7 @@ class DeviceModel:
             self._xenstore.write(f"/local/domain/{self._domid}/console/{name}", text)
 
     def _write_vnc_password(self, _answer: Any) -> None:
-        vnc = self._config.device_config.vnc
+        vnc = self._config.screen.vnc
         assert vnc is not None
         assert vnc.password is not None
         self._xenstore.write(f"/local/domain/{self._domid}/console/vnc-pass", vnc.password)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from libxlsr.domain.config import DomainConfig
+from libxlsr.domain.config.devices import Disk
 from libxlsr.domain.devices import hotplug
-from libxlsr.domain.devices.config import Disk
+from libxlsr.domain.devices.backend import in_qemu
 from libxlsr.domain.devices.plan import JSON_MAX, disk_words, json_length, plan
 from libxlsr.domain.host import XenHost
 from libxlsr.formats.text import printable
@@ -32,7 +33,7 @@ def problems(config: DomainConfig, host: XenHost, xenstore: Xenstore) -> Iterato
     for device in (*planned.before_device_model, *planned.after_device_model):
         if json_length(device) > JSON_MAX:
             yield f"the configuration of its {device.words} is longer than {JSON_MAX} characters"
-    disks = config.device_config.disks
+    disks = config.disks
     users = list(disks_of_others(xenstore)) if disks else []
     for disk in disks:
         yield from disk_problems(disk, host, users)
@@ -61,7 +62,7 @@ def disk_problems(disk: Disk, host: XenHost, users: list[tuple[int, str, bool]])
         yield from script_problems(disk.script, words, host)
         if os.path.basename(disk.script) != DISK_SCRIPT:
             return  # what its path means is between the configuration and the script
-    elif not disk.in_qemu():
+    elif not in_qemu(disk):
         yield from script_problems(DISK_SCRIPT, words, host)
     if disk.path is None:
         if not disk.cdrom:

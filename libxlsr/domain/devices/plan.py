@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from libxlsr.domain.config import DomainConfig
-from libxlsr.domain.devices.config import Disk
+from libxlsr.domain.config.devices import Disk
+from libxlsr.domain.devices.backend import in_qemu
 
 ATTACHED = ("vfbs", "vkbs", "disks", "nics")
 """The lists of libxl's JSON whose devices are brought back."""
@@ -54,16 +55,16 @@ class Plan:
 
 def plan(config: DomainConfig) -> Plan:
     """What is attached, and when. An HVM guest's screen and keyboard are the device model's."""
-    hvm = config.domain_type == "hvm"
+    hvm = config.hvm is not None
     before: list[Device] = []
     after: list[Device] = []
     if not hvm:
         for kind, words in (("vfbs", "framebuffer"), ("vkbs", "keyboard")):
             before += [Device(kind, item, words) for item in config.json.get(kind, ())]
-    for disk, item in zip(config.device_config.disks, config.json.get("disks", ())):
-        in_qemu = disk.in_qemu() or (disk.cdrom and hvm)  # libxl__device_disk_setdefault
-        (after if in_qemu else before).append(Device("disks", item, disk_words(disk)))
-    for nic, item in zip(config.device_config.nics, config.json.get("nics", ())):
+    for disk, item in zip(config.disks, config.json.get("disks", ())):
+        behind_qemu = in_qemu(disk) or (disk.cdrom and hvm)  # libxl__device_disk_setdefault
+        (after if behind_qemu else before).append(Device("disks", item, disk_words(disk)))
+    for nic, item in zip(config.nics, config.json.get("nics", ())):
         # libxl takes a card that comes later for one without an emulated twin.
         settled = {"nictype": "vif_ioemu" if nic.emulated else "vif", "devid": nic.devid}
         after.append(Device("nics", {**item, **settled}, f"network card {nic.devid}"))

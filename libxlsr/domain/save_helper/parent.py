@@ -70,7 +70,7 @@ class RestoreHelper:
             "store_domid": state.store_domid,
             "console_port": state.console_port,
             "console_domid": state.console_domid,
-            "pae": config.pae,
+            "pae": config.hvm is None or config.hvm.pae,
             "itsc": config.disable_migrate or config.tsc_mode == 1,
             "nested_hvm": config.nested_hvm,
         }

@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, TypeVar
@@ -270,10 +269,20 @@ def test_it_can_not_be_executed(start: Start, tmp_path: Path, hvm_tree: dict[str
     assert "can't be started: execve failed: Exec format error" in str(error)
 
 
-@pytest.mark.parametrize("program", ["/no/such/program", os.path.basename(sys.executable), "/etc"])
+def test_it_is_looked_for_along_path(
+    hvm_tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "a-qemu"
+    program.touch(0o700)
+    monkeypatch.setenv("PATH", f".:{tmp_path}")
+    hvm_tree["b_info"]["device_model"] = "a-qemu"
+    assert program_of(read_config(xl.Config.from_json(hvm_tree)), XenHost()) == str(program)
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "no-such-program", "./python", "/etc"])
 def test_it_is_no_program(hvm_tree: dict[str, Any], program: str) -> None:
     hvm_tree["b_info"]["device_model"] = program
-    with pytest.raises(TargetError, match="is no program here"):
+    with pytest.raises(TargetError, match="is not a program here"):
         program_of(read_config(xl.Config.from_json(hvm_tree)), XenHost())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from libxlsr.domain.config import read_config
+from libxlsr.domain.config.devices import Disk
 from libxlsr.domain.devices import checks as device_checks
-from libxlsr.domain.devices.config import Disk
 from libxlsr.domain.host import XenHost
 from libxlsr.formats import xl
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 def disk_of(tree: dict[str, Any], **members: object) -> Disk:
     wanted = {"vdev": "xvda", "format": "raw", "readwrite": 1, **members}
-    (disk,) = read_config(xl.Config.from_json({**tree, "disks": [wanted]})).device_config.disks
+    (disk,) = read_config(xl.Config.from_json({**tree, "disks": [wanted]})).disks
     return disk
 
 

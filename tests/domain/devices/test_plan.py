@@ -74,7 +74,7 @@ def test_a_card_is_what_a_restore_of_libxl_makes_it(
 
 
 def test_only_the_guests_own_files(devices: dict[str, Any], tmp_path: Path) -> None:
-    disks = read_config(xl.Config.from_json(devices)).device_config.disks
+    disks = read_config(xl.Config.from_json(devices)).disks
     assert writable_files(disks) == [str(tmp_path / "a")]
 
 

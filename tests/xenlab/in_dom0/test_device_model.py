@@ -92,7 +92,7 @@ def no_log() -> None:
     "program", spread(("/no/such/program", "qemu-system-i386", "/etc/passwd"), {"/etc/passwd"})
 )
 def test_it_is_no_program(hvm_image: Path, program: str) -> None:
-    with pytest.raises(TargetError, match="is no program here"):
+    with pytest.raises(TargetError, match="is not a program here"):
         restore_file(hvm_image, XenOptions(overrides=[("b_info.device_model", program)]))
 
 

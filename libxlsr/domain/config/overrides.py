@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
-from libxlsr.domain.config import without_nulls
+from libxlsr.domain.config.reader import without_nulls
 from libxlsr.errors import StreamError, UsageError
 from libxlsr.formats import xl
 from libxlsr.formats.xl_config import MAX_VIRT_CPUS, MEMKB_MAX

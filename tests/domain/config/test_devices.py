@@ -1,4 +1,4 @@
-"""What the configuration says of devices, with libxl's defaults."""
+"""What the configuration says of devices and of an HVM guest, with libxl's defaults."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from libxlsr.domain.config import read_config
-from libxlsr.domain.devices.config import DeviceConfig, DiskPlace, read_devices
+from libxlsr.domain.config import DomainConfig, read_config
+from libxlsr.domain.config.devices import DiskPlace, Screen
+from libxlsr.domain.devices.backend import in_qemu
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 
@@ -20,8 +21,8 @@ def hvm_tree(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def read(tree: dict[str, Any]) -> DeviceConfig:
-    return read_devices(xl.Config.from_json(tree))
+def read(tree: dict[str, Any]) -> DomainConfig:
+    return read_config(xl.Config.from_json(tree))
 
 
 @pytest.mark.parametrize(
@@ -51,31 +52,27 @@ def test_no_disks_number(vdev: str) -> None:
 
 
 def test_an_hvm_guest_has_libxls_defaults(hvm_tree: dict[str, Any]) -> None:
-    devices = read(hvm_tree)
-    hvm = devices.hvm
+    config = read(hvm_tree)
+    hvm, vnc = config.hvm, config.screen.vnc
     assert hvm is not None
-    assert devices.vnc is not None
-    assert (devices.vnc.listen, devices.vnc.display, devices.vnc.find_unused) == (
-        "127.0.0.1",
-        0,
-        True,
-    )
+    assert vnc is not None
+    assert (vnc.listen, vnc.display, vnc.find_unused) == ("127.0.0.1", 0, True)
     assert (hvm.bios, hvm.vga, hvm.boot) == ("seabios", "cirrus", "cda")
     assert (hvm.acpi, hvm.platform_pci, hvm.vkb, hvm.hpet, hvm.vpt_align) == (True,) * 5
     assert hvm.generation_id is None
-    assert read_config(xl.Config.from_json(hvm_tree)).video_memkb == 8192
+    assert config.video_memkb == 8192
 
 
 def test_another_guest_has_no_screen_of_its_own(tree: dict[str, Any]) -> None:
-    devices = read(tree)
-    assert (devices.hvm, devices.vnc, devices.sdl) == (None, None, None)
+    config = read(tree)
+    assert (config.hvm, config.screen) == (None, Screen())
 
 
 def test_a_framebuffer_is_the_screen(tree: dict[str, Any]) -> None:
     tree["vfbs"] = [{"vnc": {"enable": "True", "passwd": "x"}, "keymap": "de"}]
-    devices = read(tree)
-    assert devices.vnc is not None
-    assert (devices.vnc.password, devices.keymap) == ("x", "de")
+    screen = read(tree).screen
+    assert screen.vnc is not None
+    assert (screen.vnc.password, screen.keymap) == ("x", "de")
 
 
 def test_network_cards_get_the_lowest_free_number(hvm_tree: dict[str, Any]) -> None:
@@ -87,7 +84,7 @@ def test_network_cards_get_the_lowest_free_number(hvm_tree: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    ("disk", "in_qemu"),
+    ("disk", "behind_qemu"),
     [
         ({"backend": "qdisk", "format": "raw"}, True),
         ({"backend": "phy", "format": "raw"}, False),
@@ -99,13 +96,13 @@ def test_network_cards_get_the_lowest_free_number(hvm_tree: dict[str, Any]) -> N
     ],
 )
 def test_whose_disk_it_is(
-    tree: dict[str, Any], tmp_path: Path, disk: dict[str, Any], in_qemu: bool
+    tree: dict[str, Any], tmp_path: Path, disk: dict[str, Any], behind_qemu: bool
 ) -> None:
     image = tmp_path / "image"
     image.touch()
     tree["disks"] = [{"vdev": "xvda", "pdev_path": str(image), **disk}]
     (read_disk,) = read(tree).disks
-    assert read_disk.in_qemu() is in_qemu
+    assert in_qemu(read_disk) is behind_qemu
 
 
 @pytest.mark.parametrize(
@@ -118,6 +115,7 @@ def test_whose_disk_it_is(
         ("ioports", [{"first": 1, "number": 1}], "I/O ports"),
         ("irqs", [3], "IRQs"),
         ("iomem", [{"start": 1}], "I/O memory"),
+        ("trap_unmapped_accesses", "True", "--config-override b_info.trap_unmapped_accesses=False"),
     ],
 )
 def test_what_can_not_be_done(

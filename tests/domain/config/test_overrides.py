@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libxlsr.domain.overrides import apply_overrides, parse_override, parse_override_file
+from libxlsr.domain.config.overrides import apply_overrides, parse_override, parse_override_file
 from libxlsr.errors import UsageError
 from libxlsr.formats import xl
 

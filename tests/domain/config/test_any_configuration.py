@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from libxlsr.domain import create, memory, preflight
 from libxlsr.domain import nodes as xenstore_nodes
-from libxlsr.domain.config import DEVICE_LISTS, DomainConfig, read_config
+from libxlsr.domain.config import DomainConfig, read_config
+from libxlsr.domain.config.domain import DEVICE_LISTS
+from libxlsr.domain.config.overrides import apply_overrides
 from libxlsr.domain.create import BuildState
 from libxlsr.domain.device_model.args import Sockets, arguments
 from libxlsr.domain.device_model.program import needs_device_model
@@ -26,13 +28,12 @@ from libxlsr.domain.devices import checks as device_checks
 from libxlsr.domain.devices.plan import batches, plan
 from libxlsr.domain.host import XenHost
 from libxlsr.domain.libxl_files import userdata
-from libxlsr.domain.overrides import apply_overrides
 from libxlsr.errors import LibxlsrError
 from libxlsr.formats import xl
 from tests.paths import EXAMPLE
 
-from .fake_host import FakeXenctrl, FakeXenstore
-from .hosts import HOST
+from ..fake_host import FakeXenctrl, FakeXenstore
+from ..hosts import HOST
 
 CONFIG_AT = 52
 """Behind xl's header, and the length of the configuration."""
@@ -58,6 +59,7 @@ def of_every_member(kind: str) -> dict[str, Any]:
             "ssidref": 12,
             "ssid_label": "",
             "passthrough": "disabled",
+            "xend_suspend_evtchn_compat": "False",
             "xsdata": {"vm-data/key": "value"},
             "platformdata": {"acpi_s3": "1"},
         },
@@ -85,6 +87,9 @@ def of_every_member(kind: str) -> dict[str, Any]:
             "vmtrace_buf_kb": 64,
             "altp2m": "disabled",
             "altp2m_count": 10,
+            "trap_unmapped_accesses": "False",
+            "xenstore_feature_mask": 3,
+            "xenstore_quota": {"quota": [{"name": "nodes", "val": 1000}]},
             "tsc_mode": "default",
             "timer_mode": "no_delay_for_missed_ticks",
             "acpi": "True",
@@ -307,7 +312,6 @@ def make_all_of(config: DomainConfig) -> None:
     xenstore_nodes.create(store, config, state, is_alive=lambda _domid: True)
     assert all(len(value.encode()) <= 4096 for value in store.values.values())
     arguments("/qemu", config, 7, sockets=Sockets.of(7, XenHost().run_dir), state_fd=3)
-    config.userdata_json()
     userdata.without_attached(config.json)
     attached = {name: config.json.get(name, []) for name in ("disks", "nics")}
     userdata.with_attached(config.json, attached)
