@@ -22,7 +22,7 @@ _RECORDS_MAX = 8
 """Records that are looked at: both policies are among the first three."""
 
 
-def check_cpu_policy(xenctrl: Xenctrl, domid: int, fd: int, offset: int) -> None:
+def set_cpu_policy(xenctrl: Xenctrl, domid: int, fd: int, offset: int) -> None:
     """Set the policies in the libxc stream at ``offset`` of the file on the new domain.
 
     Raises TargetError that names the CPUID leaf or MSR which the host can't give. What is wrong

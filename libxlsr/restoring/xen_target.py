@@ -1,40 +1,50 @@
 """``XenTarget``: one domain on its way from an image's configuration to running.
 
-See ``libxlsr.restoring.target`` for the rules and this package's docstring for the order. What
-blocks runs in a child (``restore_helper``); the other hypercalls and xenstore requests are short
-and are made from the event loop, as libxl makes them.
+See ``libxlsr.restoring.target`` for the rules. What it does, in this order, and where each part is
+(libxl's function in brackets)::
+
+    prepare                 what can be known beforehand, said in one message
+                            [libxl_domain_create_restore]      domain.preflight
+                            memory that dom0 gives up [freemem]  domain.ballooning
+                            the domain [libxl__domain_make, libxl__build_pre]
+                                                               domain.new_domain
+    restore_libxc           xc_domain_restore, in a child [libxl__xc_domain_restore]; its nodes and
+                            userdata meanwhile                 xen_reading
+    emulator_xenstore_data  [libxl__restore_emulator_xenstore_data], and
+    emulator_context        [write_emulator_blob]              domain.device_model.emulator_state
+    finish                  [domcreate_stream_done to domcreate_complete]
+                                                               domain.completion
+                            [libxl_domain_unpause]             here
+
+What blocks runs in a child; the other hypercalls and xenstore requests are short and are made from
+the event loop, as libxl makes them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from libxlsr.domain import console, create, identity, preflight
-from libxlsr.domain import nodes as xenstore_nodes
+from libxlsr.domain import preflight
 from libxlsr.domain.ballooning import ballooning
+from libxlsr.domain.completion import Completion
 from libxlsr.domain.config import DomainConfig, read_config
 from libxlsr.domain.config.overrides import apply_overrides
-from libxlsr.domain.cpu_policy import check_cpu_policy
+from libxlsr.domain.connections import Connections
 from libxlsr.domain.creation_lock import CreationLock
 from libxlsr.domain.device_model import emulator_state
-from libxlsr.domain.device_model.model import DeviceModel
-from libxlsr.domain.device_model.program import needs_device_model
 from libxlsr.domain.devices.attaching import Attaching
 from libxlsr.domain.devices.plan import plan, writable_files
 from libxlsr.domain.host import XenHost
-from libxlsr.domain.introduction import introduce
-from libxlsr.domain.libxl_files import domid_history, userdata
-from libxlsr.domain.rollback import Rollback
-from libxlsr.domain.save_helper.parent import RestoreHelper, Rings, rewind
+from libxlsr.domain.new_domain import NewDomain
+from libxlsr.domain.save_helper.parent import RestoreHelper, Rings
 from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.domain.undo import Undo, summary
 from libxlsr.errors import LibxlsrError, StreamError, UsageError, as_error
-from libxlsr.events import Context, TimeEvent
+from libxlsr.events import Context
 from libxlsr.events.chain import Call, Chain, Done, Step, Wait
 from libxlsr.formats import libxl, xl
 from libxlsr.restoring.target import (
@@ -45,16 +55,8 @@ from libxlsr.restoring.target import (
     Restored,
     TargetHooks,
 )
+from libxlsr.restoring.xen_reading import XenReading
 from libxlsr.stream.libxc_stream import LibxcStream
-from libxlsr.xen.hostinfo import DomainInfo
-from libxlsr.xen.watches import Watches
-from libxlsr.xen.xenctrl import Xenctrl
-from libxlsr.xen.xenstore import Xenstore
-
-log = logging.getLogger(__name__)
-
-PROGRESS_INTERVAL = 0.2
-"""Seconds between two looks at how far the restore is."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,24 @@ class XenOptions:
     spare_helper: SpareHelper | None = None
 
 
+class _Stoppable(Protocol):
+    def abort(self, reason: LibxlsrError) -> None: ...
+
+
 class XenTarget:
     """Restores the domain for real; one instance for one restore."""
 
     name = "xen"
+
+    # What there is after ``prepare``, before which the rules let nothing else be called.
+    _hooks: TargetHooks
+    _connections: Connections
+    _helper: RestoreHelper
+    _attaching: Attaching
+    _domain: NewDomain
+
+    # What there is after ``restore_libxc``.
+    _rings: Rings
 
     def __init__(
         self, ctx: Context, options: XenOptions | None = None, host: XenHost | None = None
@@ -87,74 +103,134 @@ class XenTarget:
         self._ctx = ctx
         self._host = host or XenHost()
         self._options = options or XenOptions()
-        self._hooks: TargetHooks | None = None
-        self._config: DomainConfig | None = None
-        self._attaching: Attaching | None = None
-        self._xenctrl: Xenctrl | None = None
-        self._xenstore: Xenstore | None = None
-        self._watches: Watches | None = None
-        self._creation_lock: CreationLock | None = None
-        self._state: create.BuildState | None = None
-        self._domid: int | None = None
-        self._rings: Rings | None = None
         self._undo = Undo()
-        self._helper: RestoreHelper | None = None
-        self._dm_state: emulator_state.StateFile | None = None
-        self._device_model: DeviceModel | None = None
-        self._chain: Chain | None = None
-        self._timer: TimeEvent | None = None
+        self._at_end = contextlib.ExitStack()
+        """What is given back at the end, also of a restore that has succeeded."""
+
+        self._call: _Stoppable | None = None
+        """The call in flight."""
+
+        self._state: emulator_state.StateFile | None = None
 
     @property
     def domid(self) -> int | None:
         """The new domain's id, once there is one."""
-        return self._domid
+        return self._domain.domid if hasattr(self, "_domain") else None
 
     @property
     def helper_pid(self) -> int | None:
-        """The process id of the child while libxenguest reads the stream."""
-        return None if self._helper is None else self._helper.pid
-
-    # prepare
+        """The process id of the child in which libxenguest reads the stream, while there is one."""
+        return self._helper.pid if hasattr(self, "_helper") else None
 
     def prepare(self, image: ImageDescription, hooks: TargetHooks, done: Done) -> None:
         """Check what can be known, make memory available, make the domain."""
         self._hooks = hooks
+        self._take(self._prepare(image), done, doing="prepare the domain")
+
+    def restore_libxc(self, stream: LibxcStream, done: LibxcDone) -> None:
+        """Let libxenguest read the libxc stream, in a child."""
+        config = self._domain.config
+
+        def ended(rings: Rings | None, error: LibxlsrError | None) -> None:
+            self._call = None
+            if rings is None:
+                done(None, error)
+            else:
+                self._rings = rings
+                kind = "hvm" if config.hvm_container else "pv"
+                done(LibxcOutcome(reading.consumed, kind), None)
+
+        try:
+            reading = XenReading(
+                self._ctx,
+                self._connections.xenctrl,
+                self._domain,
+                self._helper,
+                stream,
+                self._hooks,
+            )
+        except Exception as error:
+            self._ctx.call_soon(done, None, as_error(error, "restore the domain"))
+            return
+        self._call = reading
+        reading.start(ended)
+
+    def emulator_xenstore_data(self, record: libxl.EmulatorXenstoreData, done: Done) -> None:
+        """Write the device model's keys below its node."""
+
+        def write() -> None:
+            _check_has_device_model(self._domain.config)
+            emulator_state.check_keys(record)
+            node = emulator_state.ModelNode(self._connections.xenstore, self._domain.domid)
+            self._undo.push(f"the node {node.path}", node.remove)
+            node.write_keys(record)
+
+        self._take([Call(self._ctx, write)], done, doing="write the device model's keys")
+
+    def emulator_context(self, record: libxl.EmulatorContext, done: Done) -> None:
+        """Write the device model's state into the file that it will be read from."""
+
+        def check() -> None:
+            _check_has_device_model(self._domain.config)
+            emulator_state.check_context(record)
 
         def steps() -> Iterator[Step]:
-            yield Call(self._ctx, lambda: self._check(image))
-            if self._options.balloon:
-                yield from self._ballooning()
-            yield Call(self._ctx, self._make_domain)
+            yield Call(self._ctx, check)
+            state = self._state
+            if state is None:
+                lib_dir = self._host.lib_dir
+                state = emulator_state.StateFile(self._ctx, self._domain.domid, lib_dir)
+                self._undo.push(f"the file {state.path}", state.remove)
+                self._state = state
+            yield Wait(functools.partial(state.write, record.context), state.stop)
 
-        self._take(steps(), done, doing="prepare the domain")
+        self._take(steps(), done, doing="write the device model's state")
 
-    def _check(self, image: ImageDescription) -> None:
-        config = self._config = self._read_config(image)
-        self._host.require_root()
-        xenctrl = self._xenctrl = self._host.open_xenctrl()
-        xenstore = self._xenstore = self._host.open_xenstore()
-        self._watches = Watches(self._ctx, xenstore)
-        preflight.check(config, self._host, xenctrl, xenstore, may_balloon=self._options.balloon)
-        assert self._hooks is not None
-        spare = self._options.spare_helper
-        self._helper = RestoreHelper(self._ctx, self._host) if spare is None else spare.take()
-        devices = plan(config)
-        if devices:
-            self._attaching = Attaching(
-                self._ctx,
-                self._host,
-                devices,
-                files=writable_files(config.disks),
-                timeout=self._hooks.timeouts.hotplug,
-                on_log=self._hooks.log,
-            )
-            self._attaching.spawn()
+    def finish(self, done: FinishDone) -> None:
+        """Take the last steps, and unpause the domain."""
 
-    def _ballooning(self) -> Iterator[Step]:
-        xenctrl, xenstore, config = self._parts()
-        self._creation_lock = CreationLock(self._ctx, self._host.lock_file)
-        yield self._creation_lock
-        yield from ballooning(self._ctx, xenctrl, xenstore, config, self._undo)
+        def ended(error: LibxlsrError | None) -> None:
+            if error is None:
+                self._start_domain(completion, done)
+            else:
+                done(None, error)
+
+        completion = Completion(
+            self._ctx,
+            self._host,
+            self._connections,
+            self._domain,
+            self._attaching,
+            self._undo,
+            state=self._state,
+            device_model_timeout=self._hooks.timeouts.device_model,
+            paused=self._options.paused,
+        )
+        self._take(self._finish(completion), ended, doing="finish the domain")
+
+    def rollback(self, done: Done) -> None:
+        """Undo everything: processes, nodes, files, the domain; wait until Xen has let it go."""
+
+        def undone(errors: list[LibxlsrError]) -> None:
+            self._at_end.close()
+            done(summary(errors))
+
+        self._ctx.call_soon(self._undo.run, undone)
+
+    def abort(self, reason: LibxlsrError) -> None:
+        """Stop the call in flight."""
+        if self._call is not None:
+            self._call.abort(reason)
+
+    # The steps of `prepare` and `finish`.
+
+    def _prepare(self, image: ImageDescription) -> Iterator[Step]:
+        config = self._read_config(image)
+        yield Call(self._ctx, lambda: self._check(config))
+        yield Call(self._ctx, lambda: self._start_children(config))
+        if self._options.balloon:
+            yield from self._make_room(config)
+        yield Call(self._ctx, lambda: self._make_domain(config))
 
     def _read_config(self, image: ImageDescription) -> DomainConfig:
         found = image.config if image.config is not None else self._options.config
@@ -168,234 +244,80 @@ class XenTarget:
             config = read_config(apply_overrides(found, self._options.overrides))
         return config
 
-    def _make_domain(self) -> None:
-        xenctrl, xenstore, config = self._parts()
-        identity.require_free(config, xenctrl, xenstore)
-        domid = self._domid = create.create_domain(xenctrl, xenstore, config, self._host.run_dir)
-        self._undo.push(f"domain {domid}", lambda: self._destroy(domid))
-        self._state = create.set_up_domain(xenctrl, xenstore, config, domid)
-
-    # restore_libxc
-
-    def restore_libxc(self, stream: LibxcStream, done: LibxcDone) -> None:
-        """Let libxenguest read the libxc stream, in a child; meanwhile describe the domain."""
-        xenctrl, _xenstore, config = self._parts()
-        assert self._hooks is not None
-        assert self._state is not None
-        assert self._helper is not None
-        fd = stream.fd
-        try:
-            start = rewind(stream)
-            if start is not None:
-                check_cpu_policy(xenctrl, self._state.domid, fd, start)
-        except Exception as error:
-            self._ctx.call_soon(done, None, as_error(error, "restore the domain"))
-            return
-
-        def ended(rings: Rings | None, error: LibxlsrError | None) -> None:
-            self._report_progress(fd, start)
-            self._stop_timer()
-            if rings is None:
-                done(None, error)
-                return
-            self._rings = rings
-            consumed = None if start is None else os.lseek(fd, 0, os.SEEK_CUR) - start
-            done(LibxcOutcome(consumed, "hvm" if config.hvm_container else "pv"), None)
-
-        self._helper.read(stream, self._state, config, self._hooks.log, ended)
-        self._look_at_progress(fd, start)
-        try:
-            self._describe(self._state)
-        except Exception as error:
-            self._helper.abort(as_error(error, "describe the domain"))
-
-    def _describe(self, state: create.BuildState) -> None:
-        """Tell xenstore, the scheduler and xl what is known of the domain before its memory is."""
-        xenctrl, xenstore, config = self._parts()
-        # All or none: who is refused here has made none, and the other's must stay.
-        xenstore_nodes.create(xenstore, config, state, is_alive=self._is_alive)
-        self._undo.push(
-            f"the nodes of domain {state.domid}",
-            lambda: xenstore_nodes.remove(xenstore, config, state),
-        )
-        create.set_scheduling(xenctrl, config, state.domid)
-        self._undo.push(
-            f"the userdata of domain {state.domid}",
-            lambda: userdata.remove_all(state.domid, config.uuid, self._host.lib_dir),
-        )
-        userdata.store_config(
-            state.domid,
-            config.uuid,
-            userdata.without_attached(config.json),
-            self._host.lib_dir,
+    def _check(self, config: DomainConfig) -> None:
+        self._host.require_root()
+        self._connections = Connections(self._ctx, self._host)
+        self._at_end.callback(self._connections.close)
+        preflight.check(
+            config,
+            self._host,
+            self._connections.xenctrl,
+            self._connections.xenstore,
+            may_balloon=self._options.balloon,
         )
 
-    def _look_at_progress(self, fd: int, start: int | None) -> None:
-        self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._tick, fd, start)
+    def _start_children(self, config: DomainConfig) -> None:
+        """They load Xen's libraries while the domain is made."""
+        spare = self._options.spare_helper
+        if spare is None:
+            self._helper = RestoreHelper(self._ctx, self._host)
+        else:
+            self._helper = spare.take()
+            self._at_end.callback(spare.refill)  # then it takes no processor from this restore
+        self._undo.push_waiting("the helper", self._helper.retire)
+        self._attaching = Attaching(
+            self._ctx,
+            self._host,
+            plan(config),
+            files=writable_files(config.disks),
+            timeout=self._hooks.timeouts.hotplug,
+            on_log=self._hooks.log,
+        )
+        if self._attaching.plan:
+            self._attaching.spawn()
+            self._undo.push_waiting("the process that attaches devices", self._attaching.retire)
 
-    def _tick(self, fd: int, start: int | None) -> None:
-        self._report_progress(fd, start)
-        self._look_at_progress(fd, start)
+    def _make_room(self, config: DomainConfig) -> Iterator[Step]:
+        lock = CreationLock(self._ctx, self._host.lock_file)
+        self._at_end.callback(lock.close)
+        yield lock
+        xenctrl, xenstore = self._connections.xenctrl, self._connections.xenstore
+        yield from ballooning(self._ctx, xenctrl, xenstore, config, self._undo)
 
-    def _report_progress(self, fd: int, start: int | None) -> None:
-        """The child shares the file offset; what Xen has given the domain tells the rest."""
-        counters = {}
-        if start is not None:
-            counters["bytes"] = os.lseek(fd, 0, os.SEEK_CUR) - start
-        info = None
-        with contextlib.suppress(LibxlsrError):  # the next look will tell
-            info = self._info()
-        if info is not None:
-            counters["frames"] = info.total_bytes // 4096
-        if self._hooks is not None and counters:
-            self._hooks.progress(counters)
+    def _make_domain(self, config: DomainConfig) -> None:
+        self._domain = NewDomain(
+            self._ctx, self._host, self._connections, config, self._undo, self._hooks.log
+        )
 
-    def _info(self) -> DomainInfo | None:
-        """None where there is no such domain. Raises LibxlsrError where Xen doesn't tell."""
-        if self._xenctrl is None or self._domid is None:
-            return None
-        return self._xenctrl.domain_info(self._domid)
+    def _finish(self, completion: Completion) -> Iterator[Step]:
+        yield Call(self._ctx, self._check_complete)
+        yield from completion.steps(self._rings)
 
-    def _is_alive(self, domid: int) -> bool:
-        assert self._xenctrl is not None
-        info = self._xenctrl.domain_info(domid)
-        return info is not None and not info.dying
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.deregister()
-
-    # The emulator's records.
-
-    def emulator_xenstore_data(self, record: libxl.EmulatorXenstoreData, done: Done) -> None:
-        """Write the device model's keys below its node."""
-        _xenctrl, xenstore, _config = self._parts()
-
-        def write() -> None:
-            self._check_has_device_model()
-            emulator_state.check_keys(record)
-            node = emulator_state.ModelNode(xenstore, self._known_domid())
-            self._undo.push(f"the node {node.path}", node.remove)
-            node.write_keys(record)
-
-        self._take([Call(self._ctx, write)], done, doing="write the device model's keys")
-
-    def emulator_context(self, record: libxl.EmulatorContext, done: Done) -> None:
-        """Write the device model's state into the file that it will be read from."""
-
-        def check() -> None:
-            self._check_has_device_model()
-            emulator_state.check_context(record)
-
-        def steps() -> Iterator[Step]:
-            yield Call(self._ctx, check)
-            state = self._dm_state
-            if state is None:
-                state = self._dm_state = emulator_state.StateFile(
-                    self._ctx, self._known_domid(), self._host.lib_dir
-                )
-                self._undo.push(f"the file {state.path}", state.remove)
-            yield Wait(functools.partial(state.write, record.context), state.stop)
-
-        self._take(steps(), done, doing="write the device model's state")
-
-    def _check_has_device_model(self) -> None:
-        """Raises StreamError for a guest without: the record names none, a configuration does."""
-        _xenctrl, _xenstore, config = self._parts()
-        if config.hvm is None:
-            raise StreamError(
-                f"a {config.domain_type} guest has no device model",
-                offset=None,
-                expected="such a record for HVM guests only",
-            )
-
-    # finish
-
-    def finish(self, done: FinishDone) -> None:
-        """Take the last steps (``_last_steps``), and unpause the domain."""
-
-        def ended(error: LibxlsrError | None) -> None:
-            done(None, error) if error is not None else self._let_go(done)
-
-        self._take(self._last_steps(), ended, doing="finish the domain")
-
-    def _last_steps(self) -> Iterator[Step]:
-        _xenctrl, xenstore, config = self._parts()
-        assert self._state is not None
-        assert self._watches is not None
-        assert self._hooks is not None
-        attaching, domid = self._attaching, self._known_domid()
-        yield Call(self._ctx, self._check_state)
-        yield Call(self._ctx, self._introduce)
-        # Somebody may have taken a disk since: the stream can have taken long.
-        yield Call(self._ctx, lambda: preflight.check_disks(config, self._host, xenstore))
-        if attaching is not None:
-            yield from attaching.steps(domid, attaching.plan.before_device_model)
-        if needs_device_model(config):
-            model = self._device_model = DeviceModel(
-                self._ctx,
-                self._host,
-                xenstore,
-                config,
-                self._known_domid(),
-                self._dm_state,
-                start_timeout=self._hooks.timeouts.device_model,
-            )
-            yield model.starting()
-        if attaching is not None:
-            yield from attaching.steps(domid, attaching.plan.after_device_model)
-            yield attaching.ending()
-        yield console.TtyWait(self._ctx, xenstore, self._watches, self._state.domid)
-        if attaching is not None:
-            yield Call(self._ctx, self._settle_userdata)
-        if self._device_model is not None:
-            if not self._options.paused and config.hvm is not None:
-                yield self._device_model.resuming()
-            yield Call(self._ctx, self._device_model.check)
-
-    def _check_state(self) -> None:
+    def _check_complete(self) -> None:
         """The stream of a guest whose type only the caller's configuration tells is checked here
         for what it lacks."""
-        _xenctrl, _xenstore, config = self._parts()
-        if config.hvm is not None and self._dm_state is None:
+        if self._domain.config.hvm is not None and self._state is None:
             raise StreamError(
                 "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
                 offset=None,
                 expected="the device model's state",
             )
 
-    def _introduce(self) -> None:
-        _xenctrl, xenstore, config = self._parts()
-        assert self._state is not None
-        assert self._rings is not None
-        introduce(xenstore, config, self._state, self._rings)
-
-    def _settle_userdata(self) -> None:
-        """libxl has written the devices down as it attached them; the image's order is kept."""
-        _xenctrl, _xenstore, config = self._parts()
-        domid = self._known_domid()
-        lib_dir = self._host.lib_dir
-        attached = userdata.load_config(domid, config.uuid, lib_dir)
-        whole = userdata.with_attached(config.json, attached)
-        userdata.store_config(domid, config.uuid, whole, lib_dir)
-
-    def _let_go(self, done: FinishDone) -> None:
+    def _start_domain(self, completion: Completion, done: FinishDone) -> None:
         """The domain is whole: let it run. Nothing is undone after that."""
-        xenctrl, _xenstore, config = self._parts()
-        domid = self._known_domid()
+        domain, config = self._domain, self._domain.config
         try:
-            release = xenctrl.xen_version().release
+            release = self._connections.xenctrl.xen_version().release
             if not self._options.paused:
-                xenctrl.domain_unpause(domid)
+                domain.unpause()
         except Exception as error:
             done(None, as_error(error, "let the domain run"))
             return
         self._undo.forget()
         restored = Restored(
             target=self.name,
-            where=f"domain {domid}",
-            domid=domid,
+            where=f"domain {domain.domid}",
+            domid=domain.domid,
             name=config.name,
             domain_type=config.domain_type,
             memory_kib=config.target_memkb,
@@ -403,103 +325,29 @@ class XenTarget:
             xen_version=release,
         )
 
-        def alone() -> None:
-            self._close()
-            self._refill_spare()
+        def detached() -> None:
+            self._at_end.close()
             done(restored, None)
 
-        if self._device_model is not None:
-            self._device_model.let_go(alone)
+        if completion.device_model is not None:
+            completion.device_model.detach(detached)
         else:
-            alone()
-
-    # rollback and abort
-
-    def rollback(self, done: Done) -> None:
-        """Undo everything: nodes, files, the domain; wait until Xen has let it go."""
-        self._ctx.call_soon(self._rollback, done)
-
-    def _rollback(self, done: Done) -> None:
-        self._stop_timer()
-
-        def undone(errors: list[LibxlsrError]) -> None:
-            self._remove_late_nodes()
-            self._close()
-            self._refill_spare()
-            done(summary(errors))
-
-        Rollback(
-            self._ctx,
-            self._host,
-            self._undo,
-            helper=self._helper,
-            model=self._device_model,
-            attaching=self._attaching,
-            info=self._info,
-            on_log=self._hooks.log if self._hooks is not None else log.log,
-            on_done=undone,
-        ).start()
-
-    def _remove_late_nodes(self) -> None:
-        """xenconsoled may have written a node between their removal and the domain's end."""
-        if self._xenstore is not None and self._domid is not None:
-            try:
-                self._xenstore.rm(f"/local/domain/{self._domid}")
-            except LibxlsrError as error:
-                log.warning("%s", error)
-
-    def abort(self, reason: LibxlsrError) -> None:
-        """Stop the call in flight."""
-        if self._chain is not None:
-            self._chain.abort(reason)
-        elif self._helper is not None:
-            self._helper.abort(reason)
-
-    # Parts.
+            detached()
 
     def _take(self, steps: Iterable[Step], done: Done, *, doing: str) -> None:
         def ended(error: LibxlsrError | None) -> None:
-            self._chain = None
+            self._call = None
             done(error)
 
-        self._chain = Chain(self._ctx, steps, ended, doing=doing)
-        self._chain.start()
+        self._call = chain = Chain(self._ctx, steps, ended, doing=doing)
+        chain.start()
 
-    def _parts(self) -> tuple[Xenctrl, Xenstore, DomainConfig]:
-        assert self._xenctrl is not None
-        assert self._xenstore is not None
-        assert self._config is not None
-        return self._xenctrl, self._xenstore, self._config
 
-    def _refill_spare(self) -> None:
-        """Now that it can't take the processor from this restore."""
-        if self._options.spare_helper is not None:
-            self._options.spare_helper.refill()
-
-    def _known_domid(self) -> int:
-        assert self._domid is not None
-        return self._domid
-
-    def _destroy(self, domid: int) -> None:
-        assert self._xenctrl is not None
-        try:
-            if self._info() is None:  # libxl has destroyed it with its devices
-                return
-        except LibxlsrError as error:
-            log.warning("%s; it is destroyed all the same", error)
-        try:
-            domid_history.mark_recent(domid, self._host.run_dir)
-        except OSError as error:
-            log.warning("domain id %d is not marked as recently used: %s", domid, error)
-        self._xenctrl.domain_destroy(domid)
-
-    def _close(self) -> None:
-        if self._creation_lock is not None:
-            self._creation_lock.close()
-        if self._watches is not None:
-            self._watches.close()
-        if self._xenstore is not None:
-            self._xenstore.close()
-        if self._xenctrl is not None:
-            self._xenctrl.close()
-        self._watches = self._xenstore = self._xenctrl = None
+def _check_has_device_model(config: DomainConfig) -> None:
+    """Raises StreamError for a guest without: the record names none, a configuration does."""
+    if config.hvm is None:
+        raise StreamError(
+            f"a {config.domain_type} guest has no device model",
+            offset=None,
+            expected="such a record for HVM guests only",
+        )

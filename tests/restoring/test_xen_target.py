@@ -206,7 +206,7 @@ def test_a_uuid_that_was_taken_while_dom0_was_ballooned(
 def test_a_domain_that_xen_does_not_tell_of_is_destroyed(
     ctx: Context, host: Host, image_config: xl.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libxlsr.domain.rollback.DESTROY_TIMEOUT", 0.0)
+    monkeypatch.setattr("libxlsr.domain.destruction.DESTROY_TIMEOUT", 0.0)
     restore = Running(ctx, host, image_config, [])
     run_until(ctx, lambda: bool(restore.prepared))
     host.xen.fail_info = TargetError("could not ask for domain 1", errno=errno.EFAULT)

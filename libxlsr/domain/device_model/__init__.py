@@ -1,7 +1,7 @@
 """QEMU, where the domain has one: started, asked, let go or killed.
 
 ``model`` is the whole; ``program`` tells which domains have one, and where it is. ``args`` are its
-arguments, ``process`` is what runs, ``keeper`` its parent meanwhile, ``qmp`` the talk with it,
+arguments, ``process`` is what runs, ``supervisor`` its parent meanwhile, ``qmp`` the talk with it,
 ``log_file`` where its own words go. ``emulator_state`` is what the stream has for it.
 """
 

@@ -8,7 +8,7 @@ What happens, in this order, and libxl's function for it (libxl_dm.c)::
               guest's state                            [device_model_qmp_cb]
               QMP: serial ports, VNC                   [device_model_postconfig_*]
     resume    QMP: cont                                [libxl__dm_resume]
-    let_go    it stays, as init's child
+    detach    it stays, as init's child
     stop      it and all of its traces are gone        [libxl__destroy_device_model]
 
 libxl waits for "running" in the device model's ``state`` node, unless it restricts the device
@@ -319,10 +319,10 @@ class DeviceModel:
         self._stop_asking()
         self._fail(error)
 
-    def let_go(self, done: Callable[[], object]) -> None:
+    def detach(self, done: Callable[[], object]) -> None:
         """The restore has succeeded: it stays, and is no longer ours. ``done()`` comes later."""
         self._stop_asking()
-        self._process.let_go(done)
+        self._process.detach(done)
 
     def stop(self, done: Done) -> None:
         """Kill it, and remove its traces; ``done(error)`` comes later, with what is left."""
@@ -344,7 +344,7 @@ class DeviceModel:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    # Small things.
+    # Its deadline and the connection.
 
     def _within(self, seconds: float | None, doing: str) -> None:
         self._stop_deadline()

@@ -1,4 +1,4 @@
-"""A device model's process, behind its keeper: started, let go or killed."""
+"""A device model's process, behind its supervisor: started, detached or killed."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ DOING = "start the device model"
 KILLED_TIMEOUT = 10.0
 """Seconds until a killed process must have ended."""
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class Process:
     """One process. ``on_failure(error)`` comes when it could not be started or has ended, unless it
-    was let go or killed."""
+    was detached or killed."""
 
     def __init__(self, ctx: Context, on_failure: Callable[[LibxlsrError], object]) -> None:
         self._ctx = ctx
         self._on_failure = on_failure
-        self._keeper: Child | None = None
+        self._supervisor: Child | None = None
         self._control: socket.socket | None = None
         self._control_event: FdEvent | None = None
         self._pidfd = -1
         self._timer: TimeEvent | None = None
-        self._keeper_gone: Callable[[], object] | None = None
-        """Called instead of ``on_failure`` once the keeper has been told to end."""
+        self._supervisor_gone: Callable[[], object] | None = None
+        """Called instead of ``on_failure`` once the supervisor has been told to end."""
 
         self.pid: int | None = None
         """Its process id, once it runs."""
@@ -51,17 +51,17 @@ class Process:
         output_fd: int,
         env: Mapping[str, str],
     ) -> None:
-        """Start it, what it says going to ``output_fd``. Raises OSError where the keeper can't be
-        started; whether the program can comes with ``await_pid``."""
+        """Start it, what it says going to ``output_fd``. Raises OSError where the supervisor
+        can't be started; whether the program can comes with ``await_pid``."""
         ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with control:
             control.setblocking(True)  # whatever socket.setdefaulttimeout() was told
             ours.setblocking(False)
             self._control = ours
-            self._keeper = Child.spawn(
+            self._supervisor = Child.spawn(
                 self._ctx,
-                [sys.executable, "-I", "-S", str(_KEEPER), str(control.fileno()), *argv],
-                self._keeper_ended,
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(control.fileno()), *argv],
+                self._supervisor_ended,
                 pass_fds=[control.fileno(), *pass_fds],
                 stdin=subprocess.DEVNULL,
                 stdout=output_fd,
@@ -90,10 +90,10 @@ class Process:
         if event is not None:
             event.deregister()
 
-    def let_go(self, done: Callable[[], object]) -> None:
-        """It stays, as init's child. ``done()`` comes later, when its keeper is gone."""
+    def detach(self, done: Callable[[], object]) -> None:
+        """It stays, as init's child. ``done()`` comes later, when its supervisor is gone."""
         self._close_pidfd()
-        if self._keeper is None or not self._keeper.running or self._control is None:
+        if self._supervisor is None or not self._supervisor.running or self._control is None:
             self._close_control()
             self._ctx.call_soon(done)
             return
@@ -102,9 +102,9 @@ class Process:
             self._close_control()
             done()
 
-        self._keeper_gone = gone
+        self._supervisor_gone = gone
         with contextlib.suppress(OSError):
-            self._control.send(b"let go")
+            self._control.send(b"detach")
 
     def kill(self, done: Done) -> None:
         """End it; ``done(error)`` comes later, when it is gone or can't be killed."""
@@ -112,9 +112,9 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._close_pidfd()
-        self._close_control()  # its keeper kills it, too, and ends
-        keeper = self._keeper
-        if keeper is None or not keeper.running:
+        self._close_control()  # its supervisor kills it, too, and ends
+        supervisor = self._supervisor
+        if supervisor is None or not supervisor.running:
             self._ctx.call_soon(done, None)
             return
 
@@ -123,8 +123,8 @@ class Process:
             done(None)
 
         def too_late() -> None:
-            self._keeper_gone = None
-            keeper.destroy()
+            self._supervisor_gone = None
+            supervisor.destroy()
             done(
                 TargetError(
                     f"the device model, process {self.pid}, does not end, although it was killed",
@@ -132,7 +132,7 @@ class Process:
                 )
             )
 
-        self._keeper_gone = gone
+        self._supervisor_gone = gone
         timer = self._ctx.call_later(KILLED_TIMEOUT, too_late)
 
     def _take_pid(self) -> None:
@@ -142,16 +142,16 @@ class Process:
         if word == b"errno" and number.isdigit():
             raise TargetError("the device model can't be started", errno=int(number), call="execve")
         if word != b"pid" or not number.isdigit():
-            raise TargetError("the device model's keeper ended")
+            raise TargetError("the device model's supervisor ended")
         if not fds:  # there was no room for it
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        # The keeper's, as the process may have ended and been reaped by now.
+        # The supervisor's, as the process may have ended and been reaped by now.
         self._pidfd = fds[0]
         self.pid = int(number)
 
-    def _keeper_ended(self, status: ExitStatus) -> None:
+    def _supervisor_ended(self, status: ExitStatus) -> None:
         self.stop_waiting()
-        gone, self._keeper_gone = self._keeper_gone, None
+        gone, self._supervisor_gone = self._supervisor_gone, None
         if gone is not None:
             gone()
             return

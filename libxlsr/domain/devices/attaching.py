@@ -165,16 +165,21 @@ class Attaching:
 
     # The undo.
 
+    def retire(self, done: Done) -> None:
+        """End the child if it runs. *done* comes from the event loop, with the error that names a
+        child which does not end."""
+        if self._running:
+            self._when_ended = lambda: done(self._helper.left_behind)
+            self._helper.abort(Aborted("the devices are not needed"))
+        else:
+            self._ctx.call_soon(done, None)
+
     def undo(self, done: Done) -> None:
         """End the child, and destroy the domain with its devices if it had begun to attach them.
 
         *done* comes from the event loop; its error says what could not be taken back.
         """
-        if self._running:
-            self._when_ended = lambda: self._destroy(done, self._helper.left_behind)
-            self._helper.abort(Aborted("the devices are not needed"))
-        else:
-            self._ctx.call_soon(self._destroy, done, None)
+        self.retire(lambda left_behind: self._destroy(done, left_behind))
 
     def _destroy(self, done: Done, left_behind: LibxlsrError | None) -> None:
         domid = self._domid

@@ -182,11 +182,11 @@ def test_it_comes_up(start: Start) -> None:
     assert said == {"password": "a secret"}
 
 
-def test_it_stays_when_it_is_let_go(start: Start, ctx: Context) -> None:
+def test_it_stays_when_it_is_detached(start: Start, ctx: Context) -> None:
     started = start("well")
     assert started.wait() is None
     alone: list[bool] = []
-    started.model.let_go(lambda: alone.append(True))
+    started.model.detach(lambda: alone.append(True))
     run_until(ctx, lambda: bool(alone))
     pid = started.model.pid
     assert pid is not None
@@ -226,10 +226,10 @@ def test_it_fails(start: Start, way: str, says: str, monkeypatch: pytest.MonkeyP
 
 def test_it_ends_while_the_loop_is_busy(start: Start, ctx: Context) -> None:
     started = start("exits")
-    run_until(ctx, lambda: started.model._process._keeper is not None)
-    keeper = started.model._process._keeper
-    assert keeper is not None
-    os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
+    run_until(ctx, lambda: started.model._process._supervisor is not None)
+    supervisor = started.model._process._supervisor
+    assert supervisor is not None
+    os.waitid(os.P_PID, supervisor.pid, os.WEXITED | os.WNOWAIT)
     assert "exited with 3" in str(started.wait())
 
 

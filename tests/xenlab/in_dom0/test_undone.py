@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libxlsr.domain import rollback
+from libxlsr.domain import destruction
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao
 from libxlsr.restoring.xen_target import XenOptions, XenTarget
@@ -69,7 +69,7 @@ def test_the_helper_is_killed(pv_bytes: bytes, point: int) -> None:
 def test_a_large_one_is_destroyed_in_a_child(
     pv_bytes: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rollback, "LARGE_DOMAIN", 1 << 20)
+    monkeypatch.setattr(destruction, "LARGE_DOMAIN", 1 << 20)
     ao = interrupted(pv_bytes, len(pv_bytes) // 2, lambda ao, _target: ao.abort())
     with pytest.raises(Aborted):
         ao.result()

@@ -4,10 +4,10 @@ A device model outlives the restore. As a child of the program that restores it 
 zombie there one day; so this is its parent, as libxl has a process in between, and is gone
 afterwards: then init is.
 
-Run as ``python -I -S keeper.py CONTROL_FD PROGRAM ARGUMENT...``, on its own: it imports nothing of
-libxlsr. On the control socket it says ``pid NUMBER``, or ``errno NUMBER`` when the program can't be
-executed. With the pid comes a pidfd: when the pid is read, the program may have been reaped, and
-the pid be another's. It ends as the program ends, by the same code or signal. Told ``let go`` it
+Run as ``python -I -S supervisor.py CONTROL_FD PROGRAM ARGUMENT...``, on its own: it imports nothing
+of libxlsr. On the control socket it says ``pid NUMBER``, or ``errno NUMBER`` when the program can't
+be executed. With the pid comes a pidfd: when the pid is read, the program may have been reaped, and
+the pid be another's. It ends as the program ends, by the same code or signal. Told ``detach`` it
 leaves the program alone and ends with 0; when the other side of the socket is closed it kills the
 program.
 """
@@ -45,7 +45,7 @@ def main() -> None:
     poll.register(pidfd, select.POLLIN)
     ready = dict(poll.poll())
     if pidfd not in ready:
-        if _told(control) == b"let go":
+        if _told(control) == b"detach":
             os._exit(0)
         os.kill(pid, signal.SIGKILL)
     _end_like(os.waitpid(pid, 0)[1])

@@ -1,4 +1,4 @@
-"""The keeper ends as its program ends, kills it when it is left, and leaves it when it is told."""
+"""The supervisor ends as its program does, kills it when it is left, leaves it when it is told."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.domain.device_model import keeper
+from libxlsr.domain.device_model import supervisor
 
 SLEEP = ["/bin/sleep", "1000"]
 PATIENCE = 10.0
 """Seconds after which a wait is given up."""
 
 
-class Keeper:
-    """A keeper of a program, and the other end of its control socket."""
+class Supervisor:
+    """A supervisor of a program, and the other end of its control socket."""
 
     def __init__(self, argv: list[str]) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, str(theirs.fileno()), *argv],
+                [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno()), *argv],
                 pass_fds=[theirs.fileno()],
             )
         self.said, self._fds, _flags, _address = socket.recv_fds(self.control, 64, 1)
@@ -54,8 +54,8 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def keeping(argv: list[str]) -> Iterator[Keeper]:
-    made = Keeper(argv)
+def keeping(argv: list[str]) -> Iterator[Supervisor]:
+    made = Supervisor(argv)
     try:
         yield made
     finally:
@@ -105,7 +105,7 @@ def test_left_alone_it_kills_the_program() -> None:
 
 def test_told_to_it_leaves_the_program() -> None:
     with keeping(SLEEP) as kept:
-        kept.control.send(b"let go")
+        kept.control.send(b"detach")
         assert kept.process.wait() == 0
         os.kill(kept.pid, 0)
         signal.pidfd_send_signal(kept.pidfd, signal.SIGKILL)
