@@ -107,12 +107,12 @@ def check_reserved(value: int, offset: int, record: str, field: str = "reserved 
         raise StreamError(f"{field} is {value:#x}", offset=offset, record=record, expected="zero")
 
 
-def check_record_length(length: int, maximum: int, offset: int, record: str) -> None:
-    """A record's length, at ``offset``, must not exceed ``maximum`` bytes. Raises StreamError."""
-    if length > maximum:
-        raise StreamError(
-            f"body length is {length:#x} ({length} bytes)",
-            offset=offset,
-            record=record,
-            expected=f"at most {maximum:#x} ({maximum >> 20} MiB)",
-        )
+def too_long(length: int, maximum: int, offset: int, record: str) -> StreamError:
+    """What is wrong with a record whose length, at ``offset``, exceeds ``maximum`` bytes."""
+    size = f"{maximum >> 20} MiB" if maximum >> 20 else f"{maximum} bytes"
+    return StreamError(
+        f"body length is {length:#x} ({length} bytes)",
+        offset=offset,
+        record=record,
+        expected=f"at most {maximum:#x} ({size})",
+    )

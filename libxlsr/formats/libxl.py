@@ -26,9 +26,9 @@ from libxlsr.formats.framing import (
     RecordFraming,
     check_minimum,
     check_padding,
-    check_record_length,
     check_reserved,
     name_of_unknown,
+    too_long,
     unpack_exact,
 )
 from libxlsr.formats.text import printable
@@ -208,7 +208,8 @@ class EmulatorXenstoreData(NamedTuple):
         once; values are printable ASCII.
         """
         name = RecordType.EMULATOR_XENSTORE_DATA.name
-        check_record_length(len(data), XENSTORE_DATA_MAX, offset, name)
+        if len(data) > XENSTORE_DATA_MAX:
+            raise too_long(len(data), XENSTORE_DATA_MAX, offset, name)
         emulator_id, index = _decode_emulator_header(data, offset, name)
         packed = bytes(data[EMULATOR_HEADER_SIZE:])
         offset += EMULATOR_HEADER_SIZE

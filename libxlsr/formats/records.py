@@ -35,8 +35,8 @@ from libxlsr.formats.framing import (
     Buffer,
     check_length,
     check_padding,
-    check_record_length,
     name_of_unknown,
+    too_long,
     unpack_exact,
 )
 from libxlsr.formats.hvm_context import HvmContext
@@ -131,11 +131,12 @@ def decode_libxl_header(data: Buffer, offset: int = 0) -> libxl.RecordHeader:
 
     Raises StreamError for an unknown mandatory type and for a length that such a record can't have.
     """
-    record_type, length = _decode_header(data, offset, "libxl", LIBXL)
-    row = LIBXL.get(record_type)
+    header = libxl.RecordHeader(*_decode_header(data, offset, "libxl", LIBXL))
+    row = LIBXL.get(header.type)
     maximum = libxl.RECORD_LENGTH_MAX if row is None or not row.largest else row.largest
-    check_record_length(length, maximum, offset + 4, libxl.record_name(record_type))
-    return libxl.RecordHeader(record_type, length)
+    if header.length > maximum:
+        raise too_long(header.length, maximum, offset + 4, header.name)
+    return header
 
 
 def decode_libxl_body(
@@ -354,9 +355,10 @@ def decode_libxc_header(data: Buffer, offset: int = 0) -> libxc.RecordHeader:
     length that is too large for its type only is left to ``check_libxc_length``: what follows such
     a body can still be looked at.
     """
-    record_type, length = _decode_header(data, offset, "libxc", LIBXC)
-    check_record_length(length, libxc.REC_LENGTH_MAX, offset + 4, libxc.record_name(record_type))
-    return libxc.RecordHeader(record_type, length)
+    header = libxc.RecordHeader(*_decode_header(data, offset, "libxc", LIBXC))
+    if header.length > libxc.REC_LENGTH_MAX:
+        raise too_long(header.length, libxc.REC_LENGTH_MAX, offset + 4, header.name)
+    return header
 
 
 def check_libxc_length(record_type: int, length: int, offset: int) -> None:

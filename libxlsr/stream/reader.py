@@ -241,7 +241,7 @@ class StreamReader:
     def _process_record(self) -> bool:
         """What is done with the record that was read, or with the next one of the checkpoint."""
         if self._incoming is not None and self._incoming.is_optional:
-            logger.debug("skipped optional %s", label(self._record_number, self._incoming.type))
+            logger.debug("skipped optional record %d", self._record_number)
             self._machine.record_processed()
             return True
         if self._phase is Phase.BUFFERING:
