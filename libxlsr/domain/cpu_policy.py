@@ -1,13 +1,14 @@
-"""Whether the host can give the guest the CPU that it was saved with, before its memory is read.
+"""Gives a new domain the CPU that its guest was saved with, before its memory is read.
 
 The policy is at the start of the libxc stream. Where the image is a file it is looked at in
-advance, without moving the file offset; on a pipe libxenguest finds out by itself, and its log
-line says the same.
+advance, without moving the file offset; on a pipe libxenguest finds out by itself whether the host
+can give it, and its log line says the same.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc
@@ -18,27 +19,66 @@ from libxlsr.xen.xenguest import set_domain_cpu_policy
 _POLICY_MAX = 1 << 20
 """Bytes of a policy that are read; a real one has a few KiB (CPUID_MAX_SERIALISED_LEAVES)."""
 
+_LEAF = struct.Struct("<6I")
+"""xen_cpuid_leaf_t."""
+
 _RECORDS_MAX = 8
 """Records that are looked at: both policies are among the first three."""
 
 
-def set_cpu_policy(xenctrl: Xenctrl, domid: int, fd: int, offset: int) -> None:
+CPU_VENDORS = {
+    "GenuineIntel": "Intel",
+    "AuthenticAMD": "AMD",
+    "HygonGenuine": "Hygon",
+    "CentaurHauls": "Centaur",
+    "  Shanghai  ": "Zhaoxin",
+}
+"""What CPUID leaf 0 says, and whose it is: every vendor that Xen knows."""
+
+
+def set_cpu_policy(
+    xenctrl: Xenctrl, domid: int, fd: int, offset: int, *, host_vendor: str | None
+) -> None:
     """Set the policies in the libxc stream at ``offset`` of the file on the new domain.
 
-    Raises TargetError that names the CPUID leaf or MSR which the host can't give. What is wrong
-    with the stream itself is left to libxenguest.
+    ``host_vendor`` is this host's, as CPUID leaf 0 has it; None where it is not known.
+
+    Raises TargetError that names the CPUID leaf or MSR which the host can't give, or the vendors of
+    the two CPUs where they differ: Xen runs no guest of another since 4.22 (fc30191a6a). What is
+    wrong with the stream itself is left to libxenguest.
     """
     leaves, msrs = _policies(fd, offset)
     if not leaves and not msrs:
         return
     refused = set_domain_cpu_policy(xenctrl, domid, leaves, msrs)
-    if refused is not None:
+    if refused is None:
+        return
+    vendor = _vendor(leaves)
+    if vendor is not None and host_vendor is not None and vendor != host_vendor:
         raise TargetError(
-            f"this host's CPU can't run the guest as it was saved: {refused} does not fit",
+            "the image comes from a host with another vendor's CPU: it is for "
+            f"{CPU_VENDORS.get(vendor, vendor)}, and this host has "
+            f"{CPU_VENDORS.get(host_vendor, host_vendor)}",
             errno=refused.errno,
             call="xc_set_domain_cpu_policy",
-            remedy="restore it on a host with the same CPU model or a newer one of the same maker",
+            remedy="restore it on a host with a CPU of the same vendor",
         )
+    raise TargetError(
+        f"this host's CPU can't run the guest as it was saved: {refused} does not fit",
+        errno=refused.errno,
+        call="xc_set_domain_cpu_policy",
+        remedy="restore it on a host with the same CPU model or a newer one of the same vendor",
+    )
+
+
+def _vendor(leaves: bytes) -> str | None:
+    """The vendor in CPUID leaf 0 of a policy; None where there is none that could be shown."""
+    whole = len(leaves) // _LEAF.size * _LEAF.size
+    for leaf, _subleaf, _a, b, c, d in _LEAF.iter_unpack(leaves[:whole]):
+        if leaf == 0:
+            text = struct.pack("<3I", b, d, c).decode("latin-1")
+            return text if text.isascii() and text.isprintable() else None
+    return None
 
 
 def _policies(fd: int, offset: int) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Callable
 
@@ -62,6 +63,15 @@ class XenHost:
                 "restoring a domain takes root",
                 remedy="run it with sudo, or restore into files (--target image)",
             )
+
+    def cpu_vendor(self) -> str | None:
+        """What CPUID leaf 0 says of the CPUs ("GenuineIntel"); None where Linux doesn't tell."""
+        try:
+            cpus = (self.proc / "cpuinfo").read_text(errors="replace")
+        except OSError:
+            return None
+        found = re.search(r"^vendor_id\s*: (.*)$", cpus, re.MULTILINE)
+        return None if found is None else found[1].ljust(12)
 
     def open_xenctrl(self) -> Xenctrl:
         """A handle on the hypervisor. Raises as `Xenctrl` does."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from libxlsr.domain.cpu_policy import set_cpu_policy
+from libxlsr.domain.host import XenHost
 from libxlsr.domain.new_domain import NewDomain
 from libxlsr.domain.save_helper.parent import RestoreHelper, Rings, RingsDone, rewind
 from libxlsr.errors import LibxlsrError, as_error
@@ -28,6 +29,7 @@ class XenReading:
     def __init__(
         self,
         ctx: Context,
+        host: XenHost,
         xenctrl: Xenctrl,
         domain: NewDomain,
         helper: RestoreHelper,
@@ -43,7 +45,9 @@ class XenReading:
         self._hooks = hooks
         self._start = rewind(stream)
         if self._start is not None:
-            set_cpu_policy(xenctrl, domain.domid, stream.fd, self._start)
+            set_cpu_policy(
+                xenctrl, domain.domid, stream.fd, self._start, host_vendor=host.cpu_vendor()
+            )
         self._timer: TimeEvent | None = None
 
     def start(self, done: RingsDone) -> None:

@@ -143,6 +143,7 @@ class XenTarget:
         try:
             reading = XenReading(
                 self._ctx,
+                self._host,
                 self._connections.xenctrl,
                 self._domain,
                 self._helper,
