@@ -43,8 +43,8 @@ class CreationLock:
         self._done = done
         self._deadline = self._ctx.now() + LOCK_TIMEOUT
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, stat.S_IWUSR)
-        self._timer = self._ctx.call_later(0, self._poll)
+        fd = self._fd = os.open(self._path, flags, stat.S_IWUSR)
+        self._timer = self._ctx.call_later(0, self._poll, fd)
 
     def stop(self) -> None:
         """See `Step`."""
@@ -58,10 +58,9 @@ class CreationLock:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
             os.close(fd)
 
-    def _poll(self) -> None:
-        assert self._fd is not None
+    def _poll(self, fd: int) -> None:
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 doing = f"could not lock {self._path}"
@@ -69,7 +68,7 @@ class CreationLock:
             elif self._ctx.now() >= self._deadline:
                 self._done(self._held_by_another())
             else:
-                self._timer = self._ctx.call_later(LOCK_POLL, self._poll)
+                self._timer = self._ctx.call_later(LOCK_POLL, self._poll, fd)
             return
         self._done(None)
 

@@ -46,7 +46,7 @@ class NewDomain:
     def describe(self) -> None:
         """Tell xenstore, the scheduler and xl what is known of it before its memory is there
         [libxl__domain_make, libxl__build_post, libxl__set_domain_configuration]."""
-        # All or none: who is refused here has made none, and the other's must stay.
+        # All or none: a restore that is refused here has made none, and the other's must stay.
         xenstore_nodes.create(self._xenstore, self.config, self.state, is_alive=self._is_alive)
         self._undo.push(
             f"the nodes of domain {self.domid}",

@@ -202,8 +202,8 @@ class DomainConfig:
 def read_config(found: xl.Config) -> DomainConfig:
     """The typed configuration. Raises StreamError for what is missing, of a wrong type or range.
 
-    Every number is within what the C struct that it goes into can hold. A null is as good as
-    nothing (`without_nulls`).
+    Every number is within what the C struct that it goes into can hold. A null counts as
+    missing (`without_nulls`).
     """
     config = xl.Config(found.raw, without_nulls(found.json), found.offset)
     root = Reader(config)

@@ -1,7 +1,7 @@
 """What a caller changes in the image's configuration: ``KEY=VALUE``, as text or in a file.
 
 A key is one of xl.cfg's (``name``, ``uuid``, ``memory``, …) or the place of a member in libxl's
-JSON, such as ``b_info.tsc_mode``. What a place holds is JSON; what is no JSON is a string.
+JSON, such as ``b_info.tsc_mode``. What a place holds is JSON; what is not JSON is a string.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def parse_override(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not key:
-        raise UsageError(f"{text!r} is no KEY=VALUE")
+        raise UsageError(f"{text!r} is not KEY=VALUE")
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return key, value
@@ -39,7 +39,7 @@ def parse_override_file(text: str) -> list[tuple[str, str]]:
 def apply_overrides(config: xl.Config, changes: Iterable[tuple[str, str]]) -> xl.Config:
     """The configuration with the changes made, in their order.
 
-    A null of the configuration is as good as nothing (`without_nulls`). Raises UsageError for a key
+    A null of the configuration counts as missing (`without_nulls`). Raises UsageError for a key
     that is not known or a value that does not fit it.
     """
     tree = without_nulls(config.json)
@@ -73,7 +73,7 @@ def _set_place(tree: dict[str, Any], key: str, value: str) -> None:
         node = below
     try:
         parsed = json.loads(value)
-    except (ValueError, RecursionError):  # no JSON, or none that a configuration could hold
+    except (ValueError, RecursionError):  # not JSON, or nothing that a configuration could hold
         parsed = value
     node[path[-1].replace("\0", ".")] = parsed
 
@@ -81,7 +81,7 @@ def _set_place(tree: dict[str, Any], key: str, value: str) -> None:
 def _member(tree: dict[str, Any], name: str) -> dict[str, Any]:
     member = tree.setdefault(name, {})
     if not isinstance(member, dict):
-        raise UsageError(f"the configuration's {name} is no object")
+        raise UsageError(f"the configuration's {name} is not an object")
     return member
 
 

@@ -1,4 +1,4 @@
-"""QEMU, where the domain has one: started, asked, let go or killed.
+"""QEMU, where the domain has one: started, asked, detached or killed.
 
 ``model`` is the whole; ``program`` tells which domains have one, and where it is. ``args`` are its
 arguments, ``process`` is what runs, ``supervisor`` its parent meanwhile, ``qmp`` the talk with it,

@@ -126,9 +126,12 @@ class DeviceModel:
         vnc = self._config.screen.vnc
         if vnc is not None:
             yield self._asking("query-vnc", self._write_vnc)
-            if vnc.password is not None:
+            password = vnc.password
+            if password is not None:
                 yield self._asking(
-                    "change-vnc-password", self._write_vnc_password, password=vnc.password
+                    "change-vnc-password",
+                    lambda _answer: self._write_vnc_password(password),
+                    password=password,
                 )
 
     def _resume(self, done: Done) -> None:
@@ -208,15 +211,14 @@ class DeviceModel:
         self._xenstore.write(path, str(self.pid))
 
     def _connect(self, done: Done) -> None:
-        self._qmp = QmpClient(self._ctx, self._sockets.toolstack, self._lost)
+        qmp = self._qmp = QmpClient(self._ctx, self._sockets.toolstack, self._lost)
 
         def connected(_value: Any, error: LibxlsrError | None) -> None:
             done(error)
 
         def attempt() -> None:
-            assert self._qmp is not None
             try:
-                if not self._qmp.connect(connected):
+                if not qmp.connect(connected):
                     self._timer = self._ctx.call_later(POLL, attempt)
             except OSError as error:
                 self._fail(TargetError.from_oserror(error, "QMP", call="connect"))
@@ -282,11 +284,8 @@ class DeviceModel:
                 raise QmpError(f"the device model tells no {member} of its VNC server")
             self._xenstore.write(f"/local/domain/{self._domid}/console/{name}", text)
 
-    def _write_vnc_password(self, _answer: Any) -> None:
-        vnc = self._config.screen.vnc
-        assert vnc is not None
-        assert vnc.password is not None
-        self._xenstore.write(f"/local/domain/{self._domid}/console/vnc-pass", vnc.password)
+    def _write_vnc_password(self, password: str) -> None:
+        self._xenstore.write(f"/local/domain/{self._domid}/console/vnc-pass", password)
 
     # Its end.
 

@@ -30,7 +30,7 @@ Answer = Callable[[Any, "LibxlsrError | None"], None]
 
 
 class QmpError(TargetError):
-    """The device model said something that is no QMP, or that it could not do what it was told."""
+    """The device model sent something that is not QMP, or could not do what it was told."""
 
 
 class QmpLost(QmpError):
@@ -68,7 +68,7 @@ class LineParser:
             untrusted = None
         if not isinstance(untrusted, dict):
             shown = printable(line.decode("latin-1"), 60)
-            raise QmpError(f"the device model said what is no QMP: {shown}")
+            raise QmpError(f"the device model sent something that is not QMP: {shown}")
         return untrusted
 
 

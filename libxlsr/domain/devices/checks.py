@@ -108,7 +108,7 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def is_claimed(device: str) -> bool:
-    """Whether the kernel has given the block device to somebody (open(2), O_EXCL)."""
+    """Whether the kernel has given the block device to a user of its own (open(2), O_EXCL)."""
     try:
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
@@ -138,7 +138,7 @@ def nic_problems(number: int, nic: Mapping[str, Any], host: XenHost) -> Iterator
     for member in ("bridge", "script", "ifname", "gatewaydev", "model", "ip"):
         value = nic.get(member)
         if value is not None and (not isinstance(value, str) or not value.isprintable()):
-            yield f"the {member} of {words} is no printable string"
+            yield f"the {member} of {words} is not a printable string"
             return
     backend = list(_backend_problems(nic, words))
     if backend:
@@ -149,7 +149,7 @@ def nic_problems(number: int, nic: Mapping[str, Any], host: XenHost) -> Iterator
     bridge = nic.get("bridge") or "xenbr0"
     # Other scripts have their own idea of what the name stands for (Open vSwitch: no device).
     if os.path.basename(script) == NIC_SCRIPT and not is_bridge(bridge, host):
-        yield f"{words} is meant for the bridge {printable(bridge, 40)}, which is not here"
+        yield f"{words} wants the bridge {printable(bridge, 40)}, which does not exist here"
     ifname = nic.get("ifname")
     if ifname and _in_sys_net(ifname, host).exists():
         yield f"the name {printable(ifname, 40)} of {words} is taken"

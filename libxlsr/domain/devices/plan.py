@@ -66,8 +66,8 @@ def plan(config: DomainConfig) -> Plan:
         (after if behind_qemu else before).append(Device("disks", item, disk_words(disk)))
     for nic, item in zip(config.nics, config.json.get("nics", ())):
         # libxl takes a card that comes later for one without an emulated twin.
-        settled = {"nictype": "vif_ioemu" if nic.emulated else "vif", "devid": nic.devid}
-        after.append(Device("nics", {**item, **settled}, f"network card {nic.devid}"))
+        chosen = {"nictype": "vif_ioemu" if nic.emulated else "vif", "devid": nic.devid}
+        after.append(Device("nics", {**item, **chosen}, f"network card {nic.devid}"))
     return Plan(tuple(before), tuple(after))
 
 

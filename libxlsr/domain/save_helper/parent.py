@@ -62,7 +62,7 @@ class RestoreHelper:
         self._on_log = on_log
         self._done = done
         if self._outcome is not None:  # it has died before there was anything to read
-            self._ctx.call_soon(self._report)
+            self._ctx.call_soon(_report, done, *self._outcome)
             return
         args = {
             "domid": state.domid,
@@ -96,23 +96,21 @@ class RestoreHelper:
     def _ended(self, result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
         self._outcome = result, error
         if self._done is not None:
-            self._report()
+            _report(self._done, result, error)
         elif self._retired is not None:
             self._retired(self._helper.left_behind)
 
-    def _report(self) -> None:
-        assert self._outcome is not None
-        assert self._done is not None
-        result, error = self._outcome
-        if result is None:
-            self._done(None, error)
-            return
-        try:
-            rings = _rings(result)
-        except TargetError as wrong:
-            self._done(None, wrong)
-        else:
-            self._done(rings, None)
+
+def _report(done: RingsDone, result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
+    if result is None:
+        done(None, error)
+        return
+    try:
+        rings = _rings(result)
+    except TargetError as wrong:
+        done(None, wrong)
+    else:
+        done(rings, None)
 
 
 def rewind(stream: LibxcStream) -> int | None:

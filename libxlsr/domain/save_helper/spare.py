@@ -17,7 +17,7 @@ class SpareHelper(Handle):
     """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
 
     For any number of restores on ``ctx``. One takes it, and when that is over the loop starts the
-    next spare in its next round; who finds none has a helper started of their own. Raises
+    next spare in its next round; a restore that finds none starts a helper of its own. Raises
     TargetError when it can't be started. It is a context manager, whose end is `close`.
     """
 

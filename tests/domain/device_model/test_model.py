@@ -205,7 +205,7 @@ def test_it_stays_when_it_is_detached(start: Start, ctx: Context) -> None:
         ("hangs-up", "exited with 0"),
         ("exits-while-it-reads", "exited with 5"),
         ("hangs-up-while-it-reads", "it hung up"),
-        ("rubbish", "what is no QMP"),
+        ("rubbish", "something that is not QMP"),
         ("floods", "more than 1048576 bytes at once"),
         ("wrong-state", "state is internal-error"),
         ("refuses-to-go-on", "says: I won't"),

@@ -121,11 +121,11 @@ def test_a_bridge_that_is_there(host: XenHost) -> None:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ({"bridge": "nobr0"}, "meant for the bridge nobr0, which is not here"),
-        ({"bridge": "eth0"}, "meant for the bridge eth0, which is not here"),
+        ({"bridge": "nobr0"}, "wants the bridge nobr0, which does not exist here"),
+        ({"bridge": "eth0"}, "wants the bridge eth0, which does not exist here"),
         ({"bridge": "../net/xenbr0"}, "which is not here"),
-        ({"bridge": 5}, "the bridge of network card 0 is no printable string"),
-        ({"script": "vif-\n"}, "the script of network card 0 is no printable string"),
+        ({"bridge": 5}, "the bridge of network card 0 is not a printable string"),
+        ({"script": "vif-\n"}, "the script of network card 0 is not a printable string"),
         ({"script": "vif-none"}, "script vif-none of network card 0 is not here"),
         ({"ifname": "eth0"}, "the name eth0 of network card 0 is taken"),
         ({"backend_domname": "net"}, "network card 0 is served by domain net"),

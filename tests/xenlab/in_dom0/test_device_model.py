@@ -34,7 +34,7 @@ FAILS = {
     "hangs-up": "the device model exited with 0",
     "exits-while-it-reads": "the device model exited with 5",
     "hangs-up-while-it-reads": "the connection to the device model broke: it hung up",
-    "rubbish": "what is no QMP",
+    "rubbish": "something that is not QMP",
     "floods": "more than 1048576 bytes at once",
     "wrong-state": "state is internal-error",
     "refuses-to-go-on": "the device model says: I won't",

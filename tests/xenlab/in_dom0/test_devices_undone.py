@@ -208,7 +208,7 @@ NOT_HERE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "bridge": (
         {"nics": [{"bridge": "nobr0"}]},
-        "network card 0 .* bridge nobr0, which is not here",
+        "network card 0 .* bridge nobr0, which does not exist here",
     ),
     "script outside": (
         {"disks": [disk_of(Path("/dev/null"), script="../../../bin/sh")]},
