@@ -9,7 +9,8 @@ from libxlsr.events.datacopier import CopyResult, Datacopier, Outcome
 from libxlsr.events.egc import ImmediateEvent
 from libxlsr.events.fd_events import READ, WRITE, FdEvent
 from libxlsr.events.loop import run
-from libxlsr.events.timers import TimeEvent
+from libxlsr.events.time_events import TimeEvent
+from libxlsr.events.timers import Timer
 
 __all__ = [
     "READ",
@@ -26,5 +27,6 @@ __all__ = [
     "Outcome",
     "Prepared",
     "TimeEvent",
+    "Timer",
     "run",
 ]

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from libxlsr.errors import Aborted, LibxlsrError, TimedOut
 from libxlsr.events.context import Context
 from libxlsr.events.seconds import check_deadline
-from libxlsr.events.timers import TimeEvent
+from libxlsr.events.timers import Timer
 
 T = TypeVar("T")
 
@@ -55,13 +55,11 @@ class Ao(Generic[T]):
         self._abort_handler: AbortHandler | None = None
         self._result: T | None = None
         self._error: LibxlsrError | None = None
-        self._timer: TimeEvent | None = None
+        self._timer = Timer(ctx)
         self.done = False
         self.aborting: LibxlsrError | None = None
         if deadline is not None:
-            self._timer = ctx.call_later(
-                deadline, self.abort, TimedOut(f"not done within {deadline:g} s")
-            )
+            self._timer.set(deadline, self.abort, TimedOut(f"not done within {deadline:g} s"))
 
     # The caller's side.
 
@@ -86,7 +84,7 @@ class Ao(Generic[T]):
             self._note_later(self.aborting, reason)
             return
         self.aborting = reason if reason is not None else Aborted()
-        self._stop_timer()
+        self._timer.stop()
         if self._abort_handler is not None:
             self._ctx.call_soon(self._call_abort_handler)
 
@@ -127,6 +125,12 @@ class Ao(Generic[T]):
             error = self.aborting
         self._complete(None, error)
 
+    def found_cause(self, cause: LibxlsrError) -> None:
+        """``cause`` is what led to the error that the operation is being aborted for: the caller
+        sees it instead."""
+        if self.aborting is not None and not self.done:
+            self.aborting = cause
+
     def _complete(self, result: T | None, error: LibxlsrError | None) -> None:
         if self.done:
             news = f"failed: {error}" if error is not None else "succeeded"
@@ -134,7 +138,7 @@ class Ao(Generic[T]):
         self.done = True
         self._result = result
         self._error = error
-        self._stop_timer()
+        self._timer.stop()
         self._abort_handler = None
         if self._on_done is not None:
             self._ctx.call_soon(self._on_done, self)
@@ -146,11 +150,6 @@ class Ao(Generic[T]):
     def _call_abort_handler(self) -> None:
         if self._abort_handler is not None and self.aborting is not None:
             self._abort_handler(self.aborting)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.deregister()
-            self._timer = None
 
     @staticmethod
     def _note_later(first: LibxlsrError, error: LibxlsrError | None) -> None:

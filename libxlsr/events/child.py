@@ -19,7 +19,7 @@ from typing import IO, Any, Union
 from libxlsr.events.context import Context
 from libxlsr.events.egc import ImmediateEvent
 from libxlsr.events.fd_events import READ, FdEvent
-from libxlsr.events.timers import TimeEvent
+from libxlsr.events.timers import Timer
 
 StdFile = Union[None, int, IO[Any]]
 
@@ -73,7 +73,7 @@ class Child:
         self._ctx = ctx
         self._on_exit = on_exit
         self._event: FdEvent | ImmediateEvent
-        self._killer: TimeEvent | None = None
+        self._killer = Timer(ctx)
         self._pidfd = -1
         self.pid = pid
         self.exit_status: ExitStatus | None = None
@@ -153,9 +153,8 @@ class Child:
     def terminate(self, grace: float) -> None:
         """SIGTERM now, and SIGKILL when it has not ended ``grace`` seconds later."""
         self.kill(signal.SIGTERM)
-        self._stop_killer()
         if self._pidfd >= 0:
-            self._killer = self._ctx.call_later(grace, self.kill)
+            self._killer.set(grace, self.kill)
 
     def destroy(self) -> None:
         """SIGKILL, wait until it is dead, reap it. ``on_exit`` does not come.
@@ -178,16 +177,11 @@ class Child:
 
     def _release(self, status: ExitStatus) -> None:
         self.exit_status = status
-        self._stop_killer()
+        self._killer.stop()
         self._event.deregister()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-    def _stop_killer(self) -> None:
-        if self._killer is not None:
-            self._killer.deregister()
-            self._killer = None
 
     def _reap(self, options: int) -> ExitStatus | None:
         """Reap it. None when it has not ended (with WNOHANG)."""

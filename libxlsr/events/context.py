@@ -28,7 +28,7 @@ from typing import Any, Callable, NamedTuple
 
 from libxlsr.events.egc import Callback, Egc, ImmediateEvent
 from libxlsr.events.fd_events import FdCallback, FdEvent, FdTable
-from libxlsr.events.timers import TimeEvent, TimerHeap
+from libxlsr.events.time_events import TimeEvent, TimerHeap
 
 
 class Prepared(NamedTuple):

@@ -10,7 +10,7 @@ from libxlsr.domain.host import XenHost
 from libxlsr.domain.new_domain import NewDomain
 from libxlsr.domain.save_helper.parent import RestoreHelper, Rings, RingsDone, rewind
 from libxlsr.errors import LibxlsrError, as_error
-from libxlsr.events import Context, TimeEvent
+from libxlsr.events import Context, Timer
 from libxlsr.restoring.target import TargetHooks
 from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.xen.xenctrl import Xenctrl
@@ -38,7 +38,6 @@ class XenReading:
     ) -> None:
         """Raises LibxlsrError and OSError where the stream can't be read from here, or where the
         host can't give the guest its CPU."""
-        self._ctx = ctx
         self._domain = domain
         self._helper = helper
         self._stream = stream
@@ -48,14 +47,14 @@ class XenReading:
             set_cpu_policy(
                 xenctrl, domain.domid, stream.fd, self._start, host_vendor=host.cpu_vendor()
             )
-        self._timer: TimeEvent | None = None
+        self._timer = Timer(ctx)
 
     def start(self, done: RingsDone) -> None:
         """``done(rings, error)`` comes once, from the event loop."""
 
         def ended(rings: Rings | None, error: LibxlsrError | None) -> None:
             self._report_progress()
-            self._stop_timer()
+            self._timer.stop()
             done(rings, error)
 
         self._helper.read(
@@ -79,16 +78,11 @@ class XenReading:
         return os.lseek(self._stream.fd, 0, os.SEEK_CUR) - self._start
 
     def _look_again(self) -> None:
-        self._timer = self._ctx.call_later(PROGRESS_INTERVAL, self._look)
+        self._timer.set(PROGRESS_INTERVAL, self._look)
 
     def _look(self) -> None:
         self._report_progress()
         self._look_again()
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.deregister()
 
     def _report_progress(self) -> None:
         counters = {}

@@ -34,7 +34,7 @@ from libxlsr.domain.device_model.program import program_of
 from libxlsr.domain.device_model.qmp import Answer, QmpClient, QmpError, QmpLost
 from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError, TargetError, TimedOut, as_error
-from libxlsr.events import Context, TimeEvent
+from libxlsr.events import Context, Timer
 from libxlsr.events.chain import Call, Chain, Done, Step, Wait
 from libxlsr.formats.text import printable
 from libxlsr.xen.xenstore import Xenstore
@@ -82,8 +82,8 @@ class DeviceModel:
         self._process = host.device_model_process(ctx, self._process_failed)
         self._qmp: QmpClient | None = None
         self._chain: Chain | None = None
-        self._timer: TimeEvent | None = None
-        self._deadline: TimeEvent | None = None
+        self._timer = Timer(ctx)
+        self._deadline = Timer(ctx)
         self._hung_up: QmpLost | None = None
         self._error: LibxlsrError | None = None
 
@@ -142,7 +142,7 @@ class DeviceModel:
     def _take(self, steps: Iterator[Step] | Sequence[Step], done: Done) -> None:
         def ended(error: LibxlsrError | None) -> None:
             self._chain = None
-            self._stop_deadline()
+            self._deadline.stop()
             done(self._with_last_words(error) if isinstance(error, QmpError) else error)
 
         self._chain = Chain(self._ctx, steps, ended, doing=DOING)
@@ -152,7 +152,7 @@ class DeviceModel:
         chain, self._chain = self._chain, None
         if chain is not None:
             chain.stop()
-        self._stop_deadline()
+        self._deadline.stop()
 
     # Its start.
 
@@ -219,7 +219,7 @@ class DeviceModel:
         def attempt() -> None:
             try:
                 if not qmp.connect(connected):
-                    self._timer = self._ctx.call_later(POLL, attempt)
+                    self._timer.set(POLL, attempt)
             except OSError as error:
                 self._fail(TargetError.from_oserror(error, "QMP", call="connect"))
 
@@ -234,7 +234,7 @@ class DeviceModel:
             if error is not None or status in _STATES_READY:
                 done(error)
             elif status == "inmigrate":
-                self._timer = self._ctx.call_later(POLL, ask)
+                self._timer.set(POLL, ask)
             else:
                 done(QmpError(f"the device model's state is {printable(str(status), 40)}"))
 
@@ -302,7 +302,7 @@ class DeviceModel:
         self._stop_asking()
         if isinstance(error, QmpLost):
             self._hung_up = error
-            self._timer = self._ctx.call_later(LAST_WORDS_TIMEOUT, self._fail, error)
+            self._timer.set(LAST_WORDS_TIMEOUT, self._fail, error)
         else:
             self._fail(error)
 
@@ -346,28 +346,17 @@ class DeviceModel:
     # Its deadline and the connection.
 
     def _within(self, seconds: float | None, doing: str) -> None:
-        self._stop_deadline()
+        self._deadline.stop()
         if seconds is None:
             return
 
         def too_late() -> None:
-            self._deadline = None
             self._fail(TimedOut(f"the device model did not {doing} within {seconds:g} s"))
 
-        self._deadline = self._ctx.call_later(seconds, too_late)
-
-    def _stop_deadline(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.deregister()
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.deregister()
+        self._deadline.set(seconds, too_late)
 
     def _stop_asking(self) -> None:
-        self._stop_timer()
+        self._timer.stop()
         self._close_qmp()
 
     def _close_qmp(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from libxlsr.errors import LibxlsrError, TargetError, as_error
-from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
+from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent
 from libxlsr.events.chain import Done
 
 DOING = "start the device model"
@@ -36,7 +36,6 @@ class Process:
         self._control: socket.socket | None = None
         self._control_event: FdEvent | None = None
         self._pidfd = -1
-        self._timer: TimeEvent | None = None
         self._supervisor_gone: Callable[[], object] | None = None
         """Called instead of ``on_failure`` once the supervisor has been told to end."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from libxlsr.domain.host import XenHost
 from libxlsr.errors import LibxlsrError, TimedOut
-from libxlsr.events import Context, TimeEvent
+from libxlsr.events import Context, Timer
 from libxlsr.events.chain import Done
 from libxlsr.helper.parent import LogCallback
 
@@ -34,7 +34,7 @@ class TimedChild:
         self._doing = doing
         self._timeout = timeout
         self._done: Done | None = None
-        self._timer: TimeEvent | None = None
+        self._timer = Timer(ctx)
         self._helper = host.helper(ctx, worker, on_done=self._ended, on_log=on_log)
 
     def start(self, done: Done) -> None:
@@ -42,19 +42,13 @@ class TimedChild:
         `Helper.spawn` does; *done* won't come then."""
         self._helper.start(self._args)
         self._done = done
-        self._timer = self._ctx.call_later(self._timeout, self._timed_out)
+        self._timer.set(self._timeout, self._timed_out)
 
     def _timed_out(self) -> None:
-        self._timer = None
         self._helper.abort(TimedOut(f"{self._doing} took longer than {self._timeout:g} s"))
 
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.deregister()
-
     def _ended(self, _result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
-        self._stop_timer()
+        self._timer.stop()
         done, self._done = self._done, None
         if done is not None:
             done(error)
