@@ -48,7 +48,9 @@ class Call:
 class Wait:
     """A step made of two functions, those of something that is more than a step."""
 
-    def __init__(self, start: Callable[[Done], object], stop: Callable[[], object]) -> None:
+    def __init__(
+        self, start: Callable[[Done], object], stop: Callable[[], object] = lambda: None
+    ) -> None:
         self._start = start
         self._stop = stop
 
@@ -113,3 +115,42 @@ class Chain:
             self._current = None
             error = as_error(failure, self._doing)
         self._ctx.call_soon(self._done, error)
+
+
+class Teardown:
+    """Takes every step in its order, whatever becomes of those before.
+
+    ``done(errors)`` comes once, from the loop, with what could not be done. It can't be stopped. As
+    with a `Chain`, the next step is asked for when the one before is done.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        steps: Iterable[Step],
+        done: Callable[[list[LibxlsrError]], object],
+        *,
+        doing: str,
+    ) -> None:
+        self._ctx = ctx
+        self._steps: Iterator[Step] = iter(steps)
+        self._done = done
+        self._doing = doing
+        self._errors: list[LibxlsrError] = []
+
+    def start(self) -> None:
+        """Take the first step."""
+        self._go_on(None)
+
+    def _go_on(self, error: LibxlsrError | None) -> None:
+        if error is not None:
+            self._errors.append(error)
+        try:
+            step = next(self._steps, None)
+            if step is not None:
+                step.start(self._go_on)
+                return
+        except Exception as failure:
+            self._ctx.call_soon(self._go_on, as_error(failure, self._doing))
+            return
+        self._ctx.call_soon(self._done, self._errors)

@@ -11,7 +11,7 @@ import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 from libxlsr.events import Context
-from libxlsr.events.chain import Call, Chain, Done, Step, Wait
+from libxlsr.events.chain import Call, Chain, Done, Step, Teardown, Wait
 from libxlsr.testing.stepping import run_until
 
 
@@ -151,3 +151,29 @@ def test_aborted_in_a_step_that_does_not_wait(ctx: Context, ended: Ended) -> Non
     run_until(ctx, lambda: bool(ended.errors))
     assert ended.errors == [reason]
     assert ctx.registered() == []
+
+
+def test_a_teardown_takes_every_step_whatever_becomes_of_the_others(ctx: Context) -> None:
+    taken: list[str] = []
+    errors: list[list[LibxlsrError]] = []
+    refused, late = TargetError("refused"), TargetError("late")
+
+    def steps() -> Iterator[Step]:
+        yield Call(ctx, fail(refused))
+        yield Wait(lambda done: ctx.call_soon(done, late))
+        yield Call(ctx, fail(ZeroDivisionError("oops")))
+        yield Call(ctx, lambda: taken.append("last"))
+
+    Teardown(ctx, steps(), errors.append, doing="undo it").start()
+    run_until(ctx, lambda: bool(errors))
+    ((first, second, third),) = errors
+    assert (taken, first, second) == (["last"], refused, late)
+    assert "could not undo it: ZeroDivisionError: oops" in str(third)
+
+
+def test_a_teardown_of_nothing(ctx: Context) -> None:
+    errors: list[list[LibxlsrError]] = []
+    Teardown(ctx, [], errors.append, doing="undo it").start()
+    assert errors == []
+    run_until(ctx, lambda: bool(errors))
+    assert errors == [[]]

@@ -19,8 +19,8 @@ from libxlsr.domain.devices.plan import Device, Plan, batch_words, batches
 from libxlsr.domain.host import XenHost
 from libxlsr.domain.undo import summary
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
-from libxlsr.events import Context, TimeEvent
-from libxlsr.events.chain import Done, Step, Wait
+from libxlsr.events import Context, Timer
+from libxlsr.events.chain import Call, Done, Step, Teardown, Wait
 from libxlsr.helper.parent import LogCallback
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Attaching:
         self._reply: Callable[[dict[str, Any]], None] | None = None
         self._error: LibxlsrError | None = None
         self._done: Done | None = None
-        self._timer: TimeEvent | None = None
+        self._timer = Timer(ctx)
         self._when_ended: Callable[[], None] | None = None
 
     def spawn(self) -> None:
@@ -112,7 +112,7 @@ class Attaching:
         self._send()
 
     def _within(self, seconds: float) -> None:
-        self._timer = self._ctx.call_later(seconds, self._timed_out, seconds)
+        self._timer.set(seconds, self._timed_out, seconds)
 
     def _send(self) -> None:
         """Give the child its next batch as soon as it has asked for one."""
@@ -131,18 +131,12 @@ class Attaching:
             self._report(None)
 
     def _timed_out(self, seconds: float) -> None:
-        self._timer = None
         self._helper.abort(TimedOut(f"{self._doing} took longer than {seconds:g} s"))
 
     def _stop(self) -> None:
         self._done = None
-        self._stop_timer()
+        self._timer.stop()
         self._helper.abort(Aborted("the devices are not needed"))
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.deregister()
 
     def _ended(self, _result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
         self._running = False
@@ -153,7 +147,7 @@ class Attaching:
             when_ended()
 
     def _report(self, error: LibxlsrError | None) -> None:
-        self._stop_timer()
+        self._timer.stop()
         done, self._done = self._done, None
         if done is not None:
             done(error)
@@ -179,37 +173,35 @@ class Attaching:
 
         *done* comes from the event loop; its error says what could not be taken back.
         """
-        self.retire(lambda left_behind: self._destroy(done, left_behind))
+        Teardown(
+            self._ctx,
+            self._undoing(),
+            lambda errors: done(summary(errors)),
+            doing="take the devices back",
+        ).start()
 
-    def _destroy(self, done: Done, left_behind: LibxlsrError | None) -> None:
+    def _undoing(self) -> Iterator[Step]:
+        yield Wait(self.retire)
         domid = self._domid
         if domid is None:
-            done(left_behind)
             return
+        yield Call(self._ctx, lambda: self._kill_scripts(domid))
+        yield Wait(functools.partial(self._destroy, domid))
+        yield Call(self._ctx, lambda: self._kill_scripts(domid))
+        for device, file in hotplug.loops_over(self._files, self._host.sys) - self._loops_before:
+            yield Call(self._ctx, functools.partial(self._detach_loop, device, file))
+
+    def _kill_scripts(self, domid: int) -> None:
         killed = hotplug.kill_scripts(domid, self._host.proc)
         if killed:
             log.info("killed %d processes of domain %d's hotplug scripts", killed, domid)
 
-        def destroyed(error: LibxlsrError | None) -> None:
-            hotplug.kill_scripts(domid, self._host.proc)
-            errors = [failure for failure in (left_behind, error) if failure is not None]
-            done(summary(errors + self._detach_loops()))
+    def _destroy(self, domid: int, done: Done) -> None:
+        destroy(self._ctx, self._host, domid, done, timeout=DESTROY_TIMEOUT, on_log=self._on_log)
 
-        destroy(
-            self._ctx,
-            self._host,
-            domid,
-            destroyed,
-            timeout=DESTROY_TIMEOUT,
-            on_log=self._on_log,
-        )
-
-    def _detach_loops(self) -> list[LibxlsrError]:
-        errors: list[LibxlsrError] = []
-        for device, file in hotplug.loops_over(self._files, self._host.sys) - self._loops_before:
-            try:
-                hotplug.detach_loop(device)
-            except OSError as error:
-                what = f"{device} stays set up over {file}"
-                errors.append(TargetError.from_oserror(error, what))
-        return errors
+    @staticmethod
+    def _detach_loop(device: str, file: str) -> None:
+        try:
+            hotplug.detach_loop(device)
+        except OSError as error:
+            raise TargetError.from_oserror(error, f"{device} stays set up over {file}") from error
