@@ -27,19 +27,20 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, TimeEvent
+from libxlsr.events import READ, Child, Context, ExitStatus, FdEvent, Timer
 from libxlsr.formats.text import printable
 from libxlsr.helper import protocol
 
 logger = logging.getLogger(__name__)
 
 TERMINATE_GRACE = 2.0
-"""Seconds between SIGTERM and SIGKILL when a helper is stopped. A worker that holds nothing that
-needs undoing dies of the first; libxl's helper does too (libxl_save_callout.c)."""
+"""Seconds between SIGTERM and SIGKILL for a worker that holds nothing that needs undoing: it dies
+of the first, as libxl's helper does (libxl_save_callout.c)."""
 
 KILLED_TIMEOUT = 10.0
-"""Seconds that a killed child has to end. It can't while it is in the kernel in an uninterruptible
-sleep: for a disk, a file server or a hypercall that does not return."""
+"""Seconds that a killed child has to end, unless its worker needs another limit. It can't end while
+it is in the kernel in an uninterruptible sleep: for a disk, a file server or a hypercall that does
+not return."""
 
 STDERR_TAIL = 20
 """Lines of the child's standard error that are kept as its last words (an assertion's text)."""
@@ -74,6 +75,9 @@ class Helper:
 
     It inherits no file descriptor; those that its work needs are sent to it. ``on_done(result,
     error)`` is called once, on the event loop; exactly one of the two is None.
+
+    The worker's own are ``grace``, the seconds that it has between SIGTERM and SIGKILL to undo what
+    it holds, and ``killed_timeout``, the seconds after which a killed child is given up.
     """
 
     def __init__(
@@ -85,8 +89,12 @@ class Helper:
         on_log: LogCallback | None = None,
         on_progress: ProgressCallback | None = None,
         on_call: CallCallback | None = None,
+        grace: float = TERMINATE_GRACE,
+        killed_timeout: float = KILLED_TIMEOUT,
     ) -> None:
         self._ctx = ctx
+        self._grace = grace
+        self._killed_timeout = killed_timeout
         self._worker = worker
         self._on_done = on_done
         self._on_log = on_log
@@ -104,7 +112,7 @@ class Helper:
         self._result: dict[str, Any] | None = None
         self._error: LibxlsrError | None = None
         self._abort_reason: LibxlsrError | None = None
-        self._patience: TimeEvent | None = None
+        self._patience = Timer(ctx)
         self.left_behind: TargetError | None = None
         """Names the child where it did not end when it was killed; *done*'s error has it among its
         ``later`` ones."""
@@ -184,12 +192,12 @@ class Helper:
 
     def abort(self, reason: LibxlsrError) -> None:
         """Stop the child: SIGTERM, and SIGKILL if that does not help. *done* comes later, within
-        ``TERMINATE_GRACE`` and ``KILLED_TIMEOUT``."""
+        the grace and the timeout of a killed child."""
         if self._abort_reason is None:
             self._abort_reason = reason
             if self._child is not None and self._status is None:
-                self._child.terminate(TERMINATE_GRACE)
-                self._give_up_after(TERMINATE_GRACE + KILLED_TIMEOUT)
+                self._child.terminate(self._grace)
+                self._give_up_after(self._grace + self._killed_timeout)
 
     def _sock_readable(self, _ready: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -257,19 +265,13 @@ class Helper:
     def _kill(self) -> None:
         if self._child is not None and self._status is None:
             self._child.kill()
-            self._give_up_after(KILLED_TIMEOUT)
+            self._give_up_after(self._killed_timeout)
 
     def _give_up_after(self, seconds: float) -> None:
-        if self._patience is None:
-            self._patience = self._ctx.call_later(seconds, self._give_up)
-
-    def _stop_patience(self) -> None:
-        patience, self._patience = self._patience, None
-        if patience is not None:
-            patience.deregister()
+        if not self._patience.is_set:
+            self._patience.set(seconds, self._give_up)
 
     def _give_up(self) -> None:
-        self._patience = None
         error = self._error or self._abort_reason
         assert error is not None
         self.left_behind = TargetError(
@@ -310,7 +312,7 @@ class Helper:
         self._status = status
         if self.left_behind is not None:  # *done* has come
             return
-        self._stop_patience()
+        self._patience.stop()
         # What the child started (libxl: hotplug scripts) may hold the pipe open for long. All that
         # the child itself has said is in it.
         with contextlib.suppress(BlockingIOError):

@@ -19,7 +19,6 @@ import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError
 from libxlsr.events import Child, Context
-from libxlsr.helper import parent
 from libxlsr.helper.parent import Helper
 from libxlsr.testing.faulty_worker import ERRORS
 from libxlsr.testing.leaks import children
@@ -315,12 +314,9 @@ def test_abort_right_after_the_start(ctx: Context) -> None:
     assert told.error is reason
 
 
-def test_a_child_that_ignores_sigterm_is_killed(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parent, "TERMINATE_GRACE", 0.0)
+def test_a_child_that_ignores_sigterm_is_killed(ctx: Context) -> None:
     told = Told()
-    helper = started(ctx, told, {"fault": "ignore SIGTERM"})
+    helper = started(ctx, told, {"fault": "ignore SIGTERM"}, grace=0.0)
     run_until(ctx, lambda: bool(told.progress))
     reason = Aborted()
     helper.abort(reason)

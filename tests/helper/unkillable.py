@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from libxlsr.events import Child
-from libxlsr.helper import parent
+from libxlsr.helper.parent import Helper
 
 
 @contextmanager
 def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No signal reaches a child in the block, and it is given up soon; then it is killed."""
     spared: set[int] = set()
+    give_up_after = Helper._give_up_after
     with monkeypatch.context() as patch:
         patch.setattr(Child, "kill", lambda self, _signum=9: spared.add(self.pid))
-        patch.setattr(parent, "TERMINATE_GRACE", 0.0)
-        patch.setattr(parent, "KILLED_TIMEOUT", 0.0)
+        patch.setattr(Helper, "_give_up_after", lambda self, _seconds: give_up_after(self, 0.0))
         yield
     for pid in spared:
         with suppress(ProcessLookupError):  # it may have noticed that nobody listens any more
