@@ -406,15 +406,17 @@ class StreamReader:
 
     def _stream_complete(self, error: LibxlsrError | None) -> None:
         """The one way out: the machine first, then what is registered, then the news."""
-        if error is None:
-            self._machine.complete()
-        else:
-            self._machine.fail()
-        self._source.kill()
-        self._drop_queue()
-        if self._checkpoint_callback is not None:
-            self._checkpoint_done(CheckpointReply.ERROR)
-        self._ctx.call_soon(self._on_done, error)
+        try:
+            if error is None:
+                self._machine.complete()
+            else:
+                self._machine.fail()
+        finally:  # a trace may raise KeyboardInterrupt, and the news must come all the same
+            self._source.kill()
+            self._drop_queue()
+            if self._checkpoint_callback is not None:
+                self._checkpoint_done(CheckpointReply.ERROR)
+            self._ctx.call_soon(self._on_done, error)
 
 
 _ACTIONS: dict[State, Callable[[StreamReader], bool]] = {
