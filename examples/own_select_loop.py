@@ -39,8 +39,8 @@ def main() -> None:
     ctx = libxlsr.Context()
     fd = os.open(image, os.O_RDONLY)
     with tempfile.TemporaryDirectory() as directory:
-        target = libxlsr.ImageTarget(ctx, Path(directory) / "guest")
-        ao = libxlsr.restore_ao(ctx, fd, target)
+        options = libxlsr.RestoreOptions(target="image", output=Path(directory) / "guest")
+        ao = libxlsr.restore_ao(ctx, fd, options)
         while not ao.done:
             ctx.dispatch(wait(ctx))
         result = ao.result()

@@ -61,8 +61,8 @@ def main() -> None:
     os.write(client, b"hello")
     fd = os.open(image, os.O_RDONLY)
     with tempfile.TemporaryDirectory() as directory:
-        target = libxlsr.ImageTarget(daemon.ctx, Path(directory) / "guest")
-        ao = libxlsr.restore_ao(daemon.ctx, fd, target)
+        options = libxlsr.RestoreOptions(target="image", output=Path(directory) / "guest")
+        ao = libxlsr.restore_ao(daemon.ctx, fd, options)
         daemon.serve(ao)
         result = ao.result()
     for number in (fd, requests, client):

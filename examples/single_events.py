@@ -28,8 +28,8 @@ def main() -> None:
     ctx = libxlsr.Context()
     fd = os.open(image, os.O_RDONLY)
     with tempfile.TemporaryDirectory() as directory, Waiter() as waiter:
-        target = libxlsr.ImageTarget(ctx, Path(directory) / "guest")
-        ao = libxlsr.restore_ao(ctx, fd, target, trace=told)
+        options = libxlsr.RestoreOptions("image", Path(directory) / "guest", trace=told)
+        ao = libxlsr.restore_ao(ctx, fd, options)
         while not ao.done:
             if not ctx.step():  # one callback; where none is due, wait for the next event
                 ctx.gather(waiter.wait(ctx.prepare()))

@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # as typing has it, which takes long to import
 if TYPE_CHECKING:
     from typing import Any
 
+    from libxlsr import aio
     from libxlsr.domain.save_helper.spare import SpareHelper
     from libxlsr.errors import (
         Aborted,
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from libxlsr.restoring.helper_limit import HelperLimit
     from libxlsr.restoring.image.target import ImageTarget
     from libxlsr.restoring.operation import restore_ao
+    from libxlsr.restoring.options import RestoreOptions, TargetName
     from libxlsr.restoring.progress import Phase, Progress, RestoreResult
     from libxlsr.restoring.target import Restored, Target
     from libxlsr.restoring.timeouts import Timeouts
-    from libxlsr.restoring.xen_target import XenOptions, XenTarget
+    from libxlsr.restoring.xen_target import XenTarget
 
 __version__ = "0.1.0"
 
@@ -47,18 +49,20 @@ __all__ = [
     "LibxlsrError",
     "Phase",
     "Progress",
+    "RestoreOptions",
     "RestoreResult",
     "Restored",
     "SpareHelper",
     "StreamError",
     "Target",
     "TargetError",
+    "TargetName",
     "TimedOut",
     "Timeouts",
     "UsageError",
-    "XenOptions",
     "XenTarget",
     "__version__",
+    "aio",
     "restore",
     "restore_ao",
     "run",
@@ -75,29 +79,34 @@ _HOMES = {
     "LibxlsrError": "libxlsr.errors",
     "Phase": "libxlsr.restoring.progress",
     "Progress": "libxlsr.restoring.progress",
+    "RestoreOptions": "libxlsr.restoring.options",
     "RestoreResult": "libxlsr.restoring.progress",
     "Restored": "libxlsr.restoring.target",
     "SpareHelper": "libxlsr.domain.save_helper.spare",
     "StreamError": "libxlsr.errors",
     "Target": "libxlsr.restoring.target",
     "TargetError": "libxlsr.errors",
+    "TargetName": "libxlsr.restoring.options",
     "TimedOut": "libxlsr.errors",
     "Timeouts": "libxlsr.restoring.timeouts",
     "UsageError": "libxlsr.errors",
-    "XenOptions": "libxlsr.restoring.xen_target",
     "XenTarget": "libxlsr.restoring.xen_target",
     "restore": "libxlsr.restoring.blocking",
     "restore_ao": "libxlsr.restoring.operation",
     "run": "libxlsr.events",
 }
 
+_SUBPACKAGES = ("aio",)
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first asked for."""
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _SUBPACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # here, for the command line to start soon
 
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -33,7 +33,15 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from libxlsr import LibxlsrError, RestoreResult, Timeouts, UsageError, aio
+from libxlsr import (
+    LibxlsrError,
+    RestoreOptions,
+    RestoreResult,
+    TargetName,
+    Timeouts,
+    UsageError,
+    aio,
+)
 
 log = logging.getLogger("toolstack_daemon")
 
@@ -59,7 +67,7 @@ class Refused(Exception):
 class Daemon:
     """Serves one listening socket until it is cancelled."""
 
-    def __init__(self, target: str, output: Path | None) -> None:
+    def __init__(self, target: TargetName, output: Path | None) -> None:
         self.target = target
         self.output = output
         self.clients: set[asyncio.Task[None]] = set()
@@ -166,10 +174,9 @@ class Client:
     async def restore(self, name: str, fd: int) -> None:
         """Restore, and tell the client how far it is."""
         output = None if self.daemon.output is None else self.daemon.output / name
+        options = RestoreOptions(self.daemon.target, output, timeouts=TIMEOUTS, name=name)
         try:
-            async with self.adapter.restoration(
-                fd, target=self.daemon.target, output=output, timeouts=TIMEOUTS, name=name
-            ) as restoration:
+            async with self.adapter.restoration(fd, options) as restoration:
                 async for progress in restoration:
                     await self.say(
                         "progress",

@@ -20,12 +20,12 @@ from libxlsr.domain.config.overrides import parse_override, parse_override_file
 from libxlsr.errors import BackendUnavailable, StreamError, TargetError, UsageError
 from libxlsr.events import Context
 from libxlsr.formats import xl
-from libxlsr.restoring.blocking import make_target, opened
 from libxlsr.restoring.choose import Choice, choose
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.source.path_or_fd import opened
 from libxlsr.stream.reader_machine import State
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def add_parser(commands: Any) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="on Xen: libxl's JSON of the domain, for an image that has none",
+        help="libxl's JSON of the domain, for an image that has none",
     )
     parser.add_argument(
         "--legacy",
@@ -139,21 +139,22 @@ def restore(options: argparse.Namespace, report: Report) -> int:
     console = _console_program(options, choice) if options.console else None
     source = image_source(options.image)
     ctx = Context()
-    target = make_target(ctx, choice.target, _output(options, choice), _xen_options(options))
+    wanted = RestoreOptions(
+        target=choice.target,
+        output=_output(options, choice),
+        config=None if options.config is None else _config(options.config),
+        overrides=_overrides(options),
+        paused=options.paused,
+        balloon=options.balloon,
+        legacy=options.legacy,
+        to_eof=not isinstance(source, int),
+        deadline=options.deadline,
+        timeouts=Timeouts(**dict(options.timeout)),
+        trace=_log_transition if options.verbose > 1 else None,
+    )
     with opened(source) as fd, ProgressDisplay(report) as display:
         result = signals.run_abortable(
-            ctx,
-            lambda: restore_ao(
-                ctx,
-                fd,
-                target,
-                on_progress=display.update,
-                deadline=options.deadline,
-                timeouts=Timeouts(**dict(options.timeout)),
-                to_eof=not isinstance(source, int),
-                legacy=options.legacy,
-                trace=_log_transition if options.verbose > 1 else None,
-            ),
+            ctx, lambda: restore_ao(ctx, fd, wanted, on_progress=display.update)
         )
     with contextlib.suppress(BrokenPipeError, interrupts.Interrupt):  # what was done stays done
         _say(result, choice, report)
@@ -193,16 +194,13 @@ def _output(options: argparse.Namespace, choice: Choice) -> Path | None:
     return output
 
 
-def _xen_options(options: argparse.Namespace) -> XenOptions:
+def _overrides(options: argparse.Namespace) -> list[tuple[str, str]]:
     overrides = [parse_override(text) for text in options.config_override]
     if options.config_overrides is not None:
         overrides = parse_override_file(_text(options.config_overrides)) + overrides
     if options.name is not None:
         overrides.append(("name", options.name))
-    config = None if options.config is None else _config(options.config)
-    return XenOptions(
-        overrides=overrides, config=config, paused=options.paused, balloon=options.balloon
-    )
+    return overrides
 
 
 def _timeout(text: str) -> tuple[str, float | None]:

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
-from typing import Callable
+from typing import Callable, Protocol
 
 from libxlsr.events import Context
 from libxlsr.restoring.progress import Phase, Progress
@@ -21,26 +21,28 @@ PROGRESS_INTERVAL = 0.1
 """Seconds between two reports of one phase at the least. A new phase is reported at once."""
 
 
+class Followed(Protocol):
+    """The reading of an image, of which the journal tells."""
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the input were read by now."""
+
+    @property
+    def libxl_records(self) -> int:
+        """How many records of libxl's were read."""
+
+
 class Journal:
-    """One restore's. ``position()`` says how many bytes of the input were read by now,
-    ``libxl_records()`` how many records of libxl's; helpers tell of the rest.
-    """
+    """One restore's. Helpers tell of what the reading does not know (``count``)."""
 
     def __init__(
-        self,
-        ctx: Context,
-        fd: int,
-        name: str,
-        *,
-        position: Callable[[], int],
-        libxl_records: Callable[[], int],
-        on_progress: Callable[[Progress], object],
+        self, ctx: Context, fd: int, name: str, on_progress: Callable[[Progress], object]
     ) -> None:
         self._ctx = ctx
         self._name = name
-        self._position = position
-        self._libxl_records = libxl_records
         self._on_progress = on_progress
+        self._reading: Followed | None = None
         self._total = _size_left(fd)
         self._started = self._phase_started = ctx.now()
         self._next_report = self._started
@@ -58,6 +60,10 @@ class Journal:
     def seconds(self) -> float:
         """Since the start."""
         return self._ctx.now() - self._started
+
+    def follow(self, reading: Followed) -> None:
+        """The image is being read from now on."""
+        self._reading = reading
 
     def enter(self, phase: Phase) -> None:
         """Another phase begins."""
@@ -84,6 +90,11 @@ class Journal:
             extra = {"stream": self._name, "domain": self.domain, "offset": self._position()}
             logger.log(level, "%s: %s", self._name, text, extra=extra)
 
+    def _position(self) -> int:
+        """Before the reading begins, a decompressor or a converter may have read something."""
+        reading = self._reading
+        return self.counters["source_bytes"] if reading is None else reading.position
+
     def _spent(self, phase: Phase, now: float) -> float:
         """Seconds in a phase, up to now where it is the present one."""
         since = now - self._phase_started if phase is self._phase else 0.0
@@ -97,7 +108,8 @@ class Journal:
                 position=self._position(),
                 total=self._total,
                 frames=self.counters["frames"],
-                records=self._libxl_records() + self.counters["records"],
+                records=self.counters["records"]
+                + (0 if self._reading is None else self._reading.libxl_records),
                 elapsed=now - self._started,
                 queued=self._spent(Phase.QUEUED, now),
             )

@@ -7,23 +7,25 @@ Nothing is read ahead: on return the fd stands right behind the configuration, o
 by which a bare stream was recognised.
 
 Decompressor and converter are *filters*: helpers that read what comes and write it, changed, into a
-pipe, of which the next one or the restore reads. They run as long as the restore does.
+pipe, from which the next one or the restore reads. They are tasks of the restore.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from libxlsr.errors import Aborted, LibxlsrError, StreamError, TargetError
-from libxlsr.events import Context, CopyResult, Outcome
+from libxlsr.events import CopyResult, Outcome
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import COMPRESSED, XEND_MAGIC, recognise
 from libxlsr.formats.recognise import SIZE as RECOGNISE_SIZE
 from libxlsr.helper.parent import Helper
+from libxlsr.restoring.progress import Phase
+from libxlsr.restoring.run import Run
 from libxlsr.stream.fd_source import FdSource
 
 
@@ -45,60 +47,32 @@ class Opened:
     """Of the source's next byte, counted in plain bytes."""
 
     config: xl.Config | None
-    """The domain's configuration; None in a bare stream, and where it is not in JSON (before Xen
-    4.5)."""
+    """The domain's configuration, or the one that the caller gave for an image without (a bare
+    stream, or one from before Xen 4.5, whose configuration is not in JSON)."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the source is what a decompressor or a converter writes."""
+        return self.compression is not None or self.kind == "legacy"
 
 
 class Opening:
     """Opens the stream on ``fd``, which stays the caller's.
 
-    ``on_opened`` is called once unless ``close`` or an error comes first. ``on_failed`` is told of
-    each thing that goes wrong, the filters' errors after the opening included.
+    ``on_opened`` is called once, unless an error comes first.
     """
 
-    def __init__(
-        self,
-        ctx: Context,
-        fd: int,
-        *,
-        on_opened: Callable[[Opened], None],
-        on_failed: Callable[[LibxlsrError], None],
-        on_progress: Callable[[Mapping[str, int]], None],
-        on_closed: Callable[[], None],
-        before_helper: Callable[[Callable[[], None]], None],
-        legacy: bool = False,
-        to_eof: bool = False,
-    ) -> None:
-        """``before_helper(go)`` has a filter started when it calls ``go``. ``legacy``: what is not
-        recognised is an image of Xen 4.5 or older. ``to_eof``: nothing may follow such an image.
-        """
-        self._ctx = ctx
-        self._source = FdSource(ctx, fd)
+    def __init__(self, run: Run, fd: int, on_opened: Callable[[Opened], None]) -> None:
+        self._run = run
+        self._ctx = run.ctx
+        self._task = run.tasks.start(self._stop)
+        self._source = FdSource(run.ctx, fd)
         self._on_opened = on_opened
-        self._on_failed = on_failed
-        self._on_progress = on_progress
-        self._on_closed = on_closed
-        self._before_helper = before_helper
-        self._legacy = legacy
-        self._to_eof = to_eof
-        self._filters: list[Helper] = []
-        self._filter_error: tuple[int, LibxlsrError] | None = None
+        self._filters = 0
+        self._filter_errors: dict[int, LibxlsrError] = {}
         self._pipe = -1
         self._compression: str | None = None
-        self._converting = False
         self._header = xl.Header()
-        self._on_ended: Callable[[], None] | None = None
-        self._close_reason: LibxlsrError | None = None
-
-    @property
-    def compression(self) -> str | None:
-        """How the stream is compressed, as far as is known by now."""
-        return self._compression
-
-    @property
-    def filtered(self) -> bool:
-        """Whether what is read comes out of a decompressor or a converter."""
-        return self._compression is not None or self._converting
 
     @property
     def received(self) -> int:
@@ -110,39 +84,42 @@ class Opening:
         self._source.read_exactly(RECOGNISE_SIZE, self._recognise, what="Xen image")
 
     def close(self) -> None:
-        """Stop what still runs and close what was opened; ``on_closed`` comes when that is done.
-
-        Called again it does nothing.
-        """
-        if self._close_reason is not None:
-            return
-        self._close_reason = Aborted("the image is not needed any more")
-        self._source.kill()
-        ended = False
+        """Close what was opened, once all tasks have ended."""
         if self._pipe >= 0:
-            ended = _is_at_end(self._pipe)
             os.close(self._pipe)
             self._pipe = -1
-        if not self._filters:
-            self._ctx.call_soon(self._on_closed)
-        elif not ended:
-            # Those that have ended are heard out: they may have the cause of what their reader met.
-            for helper in list(self._filters):
-                helper.abort(self._close_reason)
 
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        """Call back when the source, which was read to its end, has proved to be whole.
+    def cause_of(self, error: LibxlsrError) -> LibxlsrError:
+        """What lies behind the restore's first error, with the later ones that say something.
 
-        A decompressor may still find that the checksum at the end is wrong: that is ``on_failed``.
+        What a filter could not read is the cause of whatever its reader complained of, and the
+        filter that is nearest to the image has the cause of what the next one met. Behind them,
+        bytes that only ended too early say nothing more. An abort has no cause.
         """
         if not self._filters:
-            self._ctx.call_soon(callback)
-        else:
-            self._on_ended = callback
+            return error
+        cause = error
+        if self._filter_errors and not isinstance(error, Aborted):
+            cause = self._filter_errors[min(self._filter_errors)]
+        kept = [error, *error.later, *cause.later]
+        cause.later = []
+        for later in kept:
+            if later is not cause and later not in cause.later and not later.at_end:
+                cause.later.append(later)
+        return cause
+
+    def _stop(self, _reason: LibxlsrError) -> None:
+        self._source.kill()
+        self._task.ended()
+
+    def _opened(self, kind: str, offset: int, config: xl.Config | None) -> None:
+        if config is None:
+            config = self._run.options.config
+        self._on_opened(Opened(kind, self._compression, self._source, offset, config))
+        self._task.ended()
 
     def _checked(self, result: CopyResult, offset: int) -> bytearray:
-        if result.outcome is Outcome.FAILED:
-            assert result.error is not None
+        if result.error is not None:
             raise TargetError.from_oserror(result.error, "can't read the stream", call="read")
         if result.outcome is Outcome.EOF:
             raise StreamError(
@@ -159,7 +136,7 @@ class Opening:
             kind = recognise(data)
             if kind in COMPRESSED and self._compression is None:
                 self._compression = kind
-                self._before_helper(lambda: self._decompress(data))
+                self._before_filter(lambda: self._decompress(data))
                 return
             if data == XEND_MAGIC:
                 raise StreamError(
@@ -168,8 +145,8 @@ class Opening:
                     expected="one that xl or libxl wrote",
                     remedy="restore it with the Xen that saved it, and save it with xl",
                 )
-            if kind == "legacy" or (kind is None and self._legacy):
-                self._before_helper(lambda: self._convert(data, 0, None))
+            if kind == "legacy" or (kind is None and self._run.options.legacy):
+                self._before_filter(lambda: self._convert(data, 0, None))
                 return
             if kind is None or kind in COMPRESSED:
                 raise StreamError(
@@ -180,16 +157,23 @@ class Opening:
                     "or older, can't be told by its head: --legacy says that it is one",
                 )
         except LibxlsrError as error:
-            self._on_failed(error)
+            self._task.ended(error)
             return
-        source = FdSource(self._ctx, self._source.fd, data)
-        self._source = source
+        self._source = FdSource(self._ctx, self._source.fd, data)
         if kind == "xl":
-            source.read_exactly(xl.FIXED_HEADER_SIZE, self._xl_header_done, what="xl header")
+            self._source.read_exactly(xl.FIXED_HEADER_SIZE, self._xl_header_done, what="xl header")
         else:
-            self._on_opened(Opened(kind, self._compression, source, 0, None))
+            self._opened(kind, 0, None)
 
     # -- filters
+
+    def _before_filter(self, start: Callable[[], None]) -> None:
+        def go() -> None:
+            if self._run.journal.phase is Phase.QUEUED:
+                self._run.journal.enter(Phase.OPENING)
+            start()
+
+        self._run.await_place(go)
 
     def _decompress(self, prefix: bytes) -> None:
         args = {"codec": self._compression, "prefix": prefix.hex()}
@@ -198,14 +182,13 @@ class Opening:
 
     def _convert(self, prefix: bytes, offset: int, config: xl.Config | None) -> None:
         """``prefix`` was read of the old image, which begins at ``offset``."""
-        self._converting = True
         args = {
             "prefix": prefix.hex(),
             "offset": offset,
-            "to_eof": self._to_eof or self._compression is not None,
+            "to_eof": bool(self._run.options.to_eof) or self._compression is not None,
         }
         if self._start_filter("libxlsr.source.legacy.worker", args):
-            self._on_opened(Opened("legacy", self._compression, self._source, 0, config))
+            self._opened("legacy", 0, config)
 
     def _start_filter(self, worker: str, args: dict[str, Any]) -> bool:
         """Have ``worker`` read what comes, and read what it writes; False where that failed."""
@@ -213,53 +196,47 @@ class Opening:
             pipe_read, pipe_write = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             doing = "can't make a pipe for the image"
-            self._on_failed(TargetError.from_oserror(error, doing, call="pipe2"))
+            self._task.ended(TargetError.from_oserror(error, doing, call="pipe2"))
             return False
-        number = len(self._filters)
+        number = self._filters
+        self._filters += 1
+
+        def stop(reason: LibxlsrError) -> None:
+            # One that is about to end is heard out: it may have the cause of what its reader met.
+            if not _is_at_end(self._pipe):
+                helper.abort(reason)
+
+        def ended(_result: object, error: LibxlsrError | None) -> None:
+            if error is not None and error is not self._run.tasks.error:
+                self._filter_errors[number] = error
+            task.ended(error)
+
         helper = Helper(
             self._ctx,
             worker,
-            on_done=lambda _result, error: self._filter_done(helper, number, error),
+            on_done=ended,
             # The first one reads what there is; what the next one reads is not the image's bytes.
-            on_progress=None if self._filters else self._on_progress,
+            on_progress=None if number else self._run.journal.count,
         )
         try:
             helper.start(args, {"fd_in": self._source.fd, "fd_out": pipe_write})
         except LibxlsrError as error:
             os.close(pipe_read)
-            self._on_failed(error)
+            self._task.ended(error)
             return False
         finally:
             os.close(pipe_write)
-            if self._pipe >= 0:  # the new one reads it, and nobody else
-                os.close(self._pipe)
-                self._pipe = -1
+            self.close()  # the new one reads what the one before writes, and nobody else does
+        task = self._run.tasks.start(stop)
         self._pipe = pipe_read
-        self._filters.append(helper)
         self._source = FdSource(self._ctx, pipe_read)
         return True
-
-    def _filter_done(self, helper: Helper, number: int, error: LibxlsrError | None) -> None:
-        """The filter ``number``, counted from the image on, has ended."""
-        self._filters.remove(helper)
-        closing = self._close_reason is not None  # before on_failed, which may lead to close()
-        if error is not None and error is not self._close_reason:
-            if self._filter_error is not None and self._filter_error[0] < number:
-                if not error.at_end:
-                    self._filter_error[1].later.append(error)  # the cause lies further up
-            else:
-                self._filter_error = number, error
-                self._on_failed(error)
-        elif self._on_ended is not None and not closing and not self._filters:
-            self._on_ended()
-        if closing and not self._filters:
-            self._on_closed()
 
     def _xl_header_done(self, result: CopyResult) -> None:
         try:
             self._header = xl.Header.decode(self._checked(result, 0), legacy=True)
         except LibxlsrError as error:
-            self._on_failed(error)
+            self._task.ended(error)
             return
         self._source.read_exactly(
             self._header.optional_data_len, self._xl_config_done, what="domain configuration"
@@ -273,13 +250,13 @@ class Opening:
                 config = xl.decode_optional_data(self._header, data)
                 config.check()
         except LibxlsrError as error:
-            self._on_failed(error)
+            self._task.ended(error)
             return
         offset = xl.FIXED_HEADER_SIZE + self._header.optional_data_len
         if self._header.is_legacy:
-            self._before_helper(lambda: self._convert(b"", offset, config))
+            self._before_filter(lambda: self._convert(b"", offset, config))
             return
-        self._on_opened(Opened("xl", self._compression, self._source, offset, config))
+        self._opened("xl", offset, config)
 
 
 def _is_at_end(pipe: int) -> bool:

@@ -76,3 +76,6 @@ class RestoreResult:
     seconds: float
     phases: Mapping[Phase, float]
     """Seconds that each phase took."""
+
+    def __str__(self) -> str:
+        return f"{self.guest.where} was restored"

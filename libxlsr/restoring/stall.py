@@ -13,7 +13,7 @@ import select
 from typing import Callable
 
 from libxlsr.errors import TimedOut
-from libxlsr.events import Context, TimeEvent
+from libxlsr.events import Context, Timer
 from libxlsr.restoring.timeouts import Timeouts
 
 LOOKS = 4
@@ -48,19 +48,20 @@ class StallWatch:
         self._poll.register(fd, select.POLLIN)
         self._before = (-1, _NOBODY)
         self._since = ctx.now()
-        self._timer: TimeEvent | None = None
+        self._timer = Timer(ctx)
         given = [limit for limit in self._limits.values() if limit is not None]
-        if given:
-            self._interval = min(given) / LOOKS
-            self._look()
+        self._interval = min(given) / LOOKS if given else None
+
+    def start(self) -> None:
+        """Look for the first time."""
+        if self._interval is not None:
+            self._look(self._interval)
 
     def stop(self) -> None:
         """Look no more. Harmless when repeated."""
-        if self._timer is not None:
-            self._timer.deregister()
-            self._timer = None
+        self._timer.stop()
 
-    def _look(self) -> None:
+    def _look(self, interval: float) -> None:
         now = self._ctx.now()
         seen = (self._moved(), self._whose_turn())
         if seen != self._before:
@@ -68,11 +69,10 @@ class StallWatch:
             self._since = now
         limit = self._limits[seen[1]]
         if limit is not None and now - self._since >= limit:
-            self._timer = None
             who = "sender has sent" if seen[1] == _SENDER else "helper has done"
             self._expired(TimedOut(f"the {who} nothing for {limit:g} s"))
             return
-        self._timer = self._ctx.call_later(self._interval, self._look)
+        self._timer.set(interval, self._look, interval)
 
     def _whose_turn(self) -> int:
         if not self._poll.poll(0):

@@ -12,7 +12,7 @@ from libxlsr.errors import TargetError
 def duplicate(fd: int) -> int:
     """The same open file at an fd above the standard ones, of which a helper has its own.
 
-    Raises TargetError when ``fd`` is none.
+    Raises TargetError when ``fd`` is not open.
     """
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from libxlsr.domain import preflight
@@ -41,12 +40,12 @@ from libxlsr.domain.devices.plan import plan, writable_files
 from libxlsr.domain.host import XenHost
 from libxlsr.domain.new_domain import NewDomain
 from libxlsr.domain.save_helper.parent import RestoreHelper, Rings
-from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.domain.undo import Undo, summary
-from libxlsr.errors import LibxlsrError, StreamError, UsageError, as_error
+from libxlsr.errors import LibxlsrError, UsageError, as_error
 from libxlsr.events import Context
 from libxlsr.events.chain import Call, Chain, Done, Step, Wait
-from libxlsr.formats import libxl, xl
+from libxlsr.formats import libxl
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.target import (
     FinishDone,
     ImageDescription,
@@ -57,24 +56,6 @@ from libxlsr.restoring.target import (
 )
 from libxlsr.restoring.xen_reading import XenReading
 from libxlsr.stream.libxc_stream import LibxcStream
-
-
-@dataclass(frozen=True)
-class XenOptions:
-    """What the caller wants of the domain.
-
-    ``overrides`` are (key, value) of ``overrides.apply_overrides``. ``config`` stands in for the
-    configuration of an image that has none. ``paused`` leaves the domain paused. ``balloon`` lets
-    dom0 give memory up where the host lacks it, for one restore at a time (``creation_lock``).
-    ``spare_helper`` has a helper ready, on the context
-    of the restore.
-    """
-
-    overrides: Sequence[tuple[str, str]] = ()
-    config: xl.Config | None = None
-    paused: bool = False
-    balloon: bool = False
-    spare_helper: SpareHelper | None = None
 
 
 class _Stoppable(Protocol):
@@ -97,12 +78,12 @@ class XenTarget:
     _rings: Rings
 
     def __init__(
-        self, ctx: Context, options: XenOptions | None = None, host: XenHost | None = None
+        self, ctx: Context, options: RestoreOptions | None = None, host: XenHost | None = None
     ) -> None:
         """``host`` is where the domain is restored; None: this machine."""
         self._ctx = ctx
         self._host = host or XenHost()
-        self._options = options or XenOptions()
+        self._options = options or RestoreOptions()
         self._undo = Undo()
         self._at_end = contextlib.ExitStack()
         """What is given back at the end, also of a restore that has succeeded."""
@@ -160,7 +141,6 @@ class XenTarget:
         """Write the device model's keys below its node."""
 
         def write() -> None:
-            _check_has_device_model(self._domain.config)
             emulator_state.check_keys(record)
             node = emulator_state.ModelNode(self._connections.xenstore, self._domain.domid)
             self._undo.push(f"the node {node.path}", node.remove)
@@ -171,12 +151,8 @@ class XenTarget:
     def emulator_context(self, record: libxl.EmulatorContext, done: Done) -> None:
         """Write the device model's state into the file that it will be read from."""
 
-        def check() -> None:
-            _check_has_device_model(self._domain.config)
-            emulator_state.check_context(record)
-
         def steps() -> Iterator[Step]:
-            yield Call(self._ctx, check)
+            yield Call(self._ctx, lambda: emulator_state.check_context(record))
             state = self._state
             if state is None:
                 lib_dir = self._host.lib_dir
@@ -207,7 +183,7 @@ class XenTarget:
             device_model_timeout=self._hooks.timeouts.device_model,
             paused=self._options.paused,
         )
-        self._take(self._finish(completion), ended, doing="finish the domain")
+        self._take(completion.steps(self._rings), ended, doing="finish the domain")
 
     def rollback(self, done: Done) -> None:
         """Undo everything: processes, nodes, files, the domain; wait until Xen has let it go."""
@@ -223,7 +199,7 @@ class XenTarget:
         if self._call is not None:
             self._call.abort(reason)
 
-    # The steps of `prepare` and `finish`.
+    # The steps of `prepare`, and the end.
 
     def _prepare(self, image: ImageDescription) -> Iterator[Step]:
         config = self._read_config(image)
@@ -234,7 +210,7 @@ class XenTarget:
         yield Call(self._ctx, lambda: self._make_domain(config))
 
     def _read_config(self, image: ImageDescription) -> DomainConfig:
-        found = image.config if image.config is not None else self._options.config
+        found = image.config
         if found is None:
             raise UsageError(
                 "the image has no domain configuration, and none was given",
@@ -242,7 +218,13 @@ class XenTarget:
             )
         config = read_config(found)
         if self._options.overrides:
-            config = read_config(apply_overrides(found, self._options.overrides))
+            changed = read_config(apply_overrides(found, self._options.overrides))
+            if changed.domain_type != config.domain_type:
+                raise UsageError(
+                    f"the image is of a {config.domain_type} guest: an override can't make a "
+                    f"{changed.domain_type} guest of it"
+                )
+            config = changed
         return config
 
     def _check(self, config: DomainConfig) -> None:
@@ -290,20 +272,6 @@ class XenTarget:
             self._ctx, self._host, self._connections, config, self._undo, self._hooks.log
         )
 
-    def _finish(self, completion: Completion) -> Iterator[Step]:
-        yield Call(self._ctx, self._check_complete)
-        yield from completion.steps(self._rings)
-
-    def _check_complete(self) -> None:
-        """The stream of a guest whose type only the caller's configuration tells is checked here
-        for what it lacks."""
-        if self._domain.config.hvm is not None and self._state is None:
-            raise StreamError(
-                "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
-                offset=None,
-                expected="the device model's state",
-            )
-
     def _start_domain(self, completion: Completion, done: FinishDone) -> None:
         """The domain is whole: let it run. Nothing is undone after that."""
         domain, config = self._domain, self._domain.config
@@ -342,13 +310,3 @@ class XenTarget:
 
         self._call = chain = Chain(self._ctx, steps, ended, doing=doing)
         chain.start()
-
-
-def _check_has_device_model(config: DomainConfig) -> None:
-    """Raises StreamError for a guest without: the record names none, a configuration does."""
-    if config.hvm is None:
-        raise StreamError(
-            f"a {config.domain_type} guest has no device model",
-            offset=None,
-            expected="such a record for HVM guests only",
-        )

@@ -3,7 +3,7 @@
 ::
 
     with feed("pieces", data, sizes=[7, 1]) as fd:      # never two pieces in one read
-        ao = restore_ao(ctx, fd, target)
+        ao = restore_ao(ctx, fd, target=target)
 """
 
 from __future__ import annotations

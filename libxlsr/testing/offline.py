@@ -10,6 +10,7 @@ from libxlsr.errors import LibxlsrError
 from libxlsr.events import Context
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.target import Target
 from libxlsr.testing.feeding import feed
@@ -24,13 +25,13 @@ def restore_bytes(
 ) -> RestoreResult:
     """Restore ``data``, fed the ``way`` of `libxlsr.testing.feeding`, into ``output``.
 
-    ``options`` are those of `libxlsr.restore_ao`. Raises the restore's error. AssertionError for
-    anything left: a registration, an fd, a child, and after an error anything beside the output.
+    ``options`` are members of `libxlsr.RestoreOptions`. Raises the restore's error. AssertionError
+    for anything left: a registration, an fd, a child, after an error anything beside the output.
     """
     before = Holdings.now(str(output.parent))
     ctx = Context()
     with feed(way, data) as fd:
-        ao = restore_ao(ctx, fd, make(ctx, output), **options)
+        ao = restore_ao(ctx, fd, RestoreOptions(**options), target=make(ctx, output))
         run_until(ctx, lambda: ao.done)
     assert ctx.registered() == []
     left = before.leaked()

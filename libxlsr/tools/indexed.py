@@ -2,8 +2,8 @@
 
 The chain of events::
 
-    start → restore_ao into an IndexTarget → _indexed → helper with the operation's worker
-          → _written → publish → ao.complete
+    index → restore_ao into an IndexTarget → _write: helper with the operation's worker
+          → _publish → ao.complete
 
 An offline restore's directory is an index as it is. The first error stops what runs; then the
 staging directory, which holds the index too, goes away, and the ao completes: once.
@@ -11,11 +11,11 @@ staging directory, which holds the index too, goes away, and the ao completes: o
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import logging
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,18 @@ from typing import Any
 from libxlsr.errors import LibxlsrError, TargetError, UsageError
 from libxlsr.events import Ao, Context
 from libxlsr.events.seconds import check_deadline
+from libxlsr.events.tasks import Tasks
 from libxlsr.helper.parent import Helper
 from libxlsr.restoring.image import layout
 from libxlsr.restoring.image.index_target import IndexTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
+from libxlsr.restoring.stream_fd import duplicate
+from libxlsr.source.path_or_fd import Source, opened
 from libxlsr.tools.staged_file import StagedFile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,13 @@ class Written:
     """What the worker said."""
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.path} was written"
+
 
 def indexed_ao(
     ctx: Context,
-    source: int | Path,
+    source: Source,
     output: Path,
     worker: str,
     args: Mapping[str, Any],
@@ -55,27 +64,46 @@ def indexed_ao(
     on_done: Callable[[Ao[Written]], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
-    to_eof: bool = False,
+    to_eof: bool | None = None,
     legacy: bool = False,
     as_it_is: bool = False,
 ) -> Ao[Written]:
-    """Start making ``output`` from the image on the fd ``source``, or from the directory of an
-    offline restore.
+    """Start making ``output`` from the image at ``source``: a path, an open fd, or the directory of
+    an offline restore.
 
     The helper's ``worker`` gets ``args`` and ``directory``, ``image_fd`` (None for a directory),
     ``image_start`` and ``image_end`` (the image's place in its file), ``image_kind`` (of
     `RestoreResult`) and ``output``; what it returns has ``size``. ``as_it_is``: it wants the
     image's own bytes, unless they are legacy, and only an uncompressed file has them. The other
-    parameters are as those of `restore_ao`.
+    parameters are as in `RestoreOptions`.
     Raises TargetError for an output that can't be made and a bad source, UsageError for a deadline
-    that is none.
+    that is not a number of seconds.
     """
-    if isinstance(source, Path) and not (source / layout.MANIFEST).is_file():
-        raise UsageError(f"{source} is no offline restore's directory: it has no {layout.MANIFEST}")
+    options = RestoreOptions(
+        legacy=legacy, to_eof=not isinstance(source, int) if to_eof is None else to_eof
+    )
     check_deadline(deadline)  # before there is a directory to remove again
-    staged = StagedFile(output)
-    ao: Ao[Written] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
-    _Indexed(ctx, source, staged, worker, dict(args), ao, to_eof, legacy, as_it_is).start()
+    with ExitStack() as resources:
+        fd = directory = None
+        if not isinstance(source, int) and os.path.isdir(source):
+            directory = Path(source)
+            if not (directory / layout.MANIFEST).is_file():
+                raise UsageError(
+                    f"{directory} is not the directory of an offline restore: it has no "
+                    f"{layout.MANIFEST}"
+                )
+        else:
+            with opened(source) as image_fd:
+                fd = duplicate(image_fd)
+            resources.callback(os.close, fd)
+        staged = StagedFile(output)
+        resources.callback(staged.discard)
+        ao: Ao[Written] = Ao(ctx, on_done=on_done, on_progress=on_progress, deadline=deadline)
+        indexed = _Indexed(ctx, ao, staged, worker, args, resources.pop_all())
+    if directory is not None:
+        indexed.write_from(directory)
+    elif fd is not None:
+        indexed.index(fd, options, as_it_is=as_it_is)
     return ao
 
 
@@ -85,113 +113,88 @@ class _Indexed:
     def __init__(
         self,
         ctx: Context,
-        source: int | Path,
+        ao: Ao[Written],
         staged: StagedFile,
         worker: str,
-        args: dict[str, Any],
-        ao: Ao[Written],
-        to_eof: bool,
-        legacy: bool,
-        as_it_is: bool,
+        args: Mapping[str, Any],
+        resources: ExitStack,
     ) -> None:
         self._ctx = ctx
-        self._source = source
+        self._ao = ao
+        self._tasks = Tasks(ctx, ao, stopped=self._undo)
         self._staged = staged
         self._worker = worker
         self._args = args
-        self._ao = ao
-        self._to_eof = to_eof
-        self._legacy = legacy
-        self._as_it_is = as_it_is
-        self._image_start = self._image_end = 0
-        self._restore: Ao[RestoreResult] | None = None
-        self._helper: Helper | None = None
-        self._fd = -1
-        self._image: RestoreResult | None = None
+        self._resources = resources
         self._started = ctx.now()
 
-    def start(self) -> None:
-        self._ao.set_abort_handler(self._abort)
-        if isinstance(self._source, Path):
-            self._write(self._source, None)
-            return
-        try:
-            self._fd = fcntl.fcntl(self._source, fcntl.F_DUPFD_CLOEXEC, 3)
-            self._image_start = self._position()
-            self._restore = restore_ao(
-                self._ctx,
-                self._fd,
-                IndexTarget(self._ctx, self._staged.directory / "index"),
-                on_done=self._indexed,
-                on_progress=self._ao.progress,
-                to_eof=self._to_eof,
-                legacy=self._legacy,
-            )
-        except (OSError, ValueError) as error:  # ValueError: a negative number
-            number = error.errno if isinstance(error, OSError) else errno.EBADF
-            bad_fd = TargetError("can't use the image's fd", errno=number, call="dup")
-            self._ctx.call_soon(self._fail, bad_fd)
-        except LibxlsrError as error:  # restore_ao's, which needs an fd of its own
-            self._ctx.call_soon(self._fail, error)
+    def index(self, fd: int, options: RestoreOptions, *, as_it_is: bool) -> None:
+        """Find out where everything lies in the image on ``fd``."""
+        start = _position(fd)
+        directory = self._staged.directory / "index"
 
-    def _abort(self, reason: LibxlsrError) -> None:
-        if self._helper is not None:
-            self._helper.abort(reason)
-        elif self._restore is not None:
-            self._restore.abort(reason)
-
-    def _indexed(self, restore: Ao[RestoreResult]) -> None:
-        self._restore = None
-        try:
-            self._image = restore.result()
-        except LibxlsrError as error:
-            self._fail(error)
-            return
-        self._image_end = self._position()
-        if self._ao.aborting is not None:
-            self._fail(self._ao.aborting)
-        elif self._as_it_is and not self._has_own_bytes(self._image):
-            self._fail(
-                UsageError(
-                    "only an image in an uncompressed file can be written as it is",
-                    remedy="have it made compact (--compact)",
+        def indexed(restore: Ao[RestoreResult]) -> None:
+            try:
+                image = restore.result()
+            except LibxlsrError as error:
+                task.ended(error)
+                return
+            end = _position(fd)
+            if self._tasks.error is not None:
+                task.ended()
+            elif as_it_is and not (
+                image.image_kind == "legacy" or (end > 0 and image.compression is None)
+            ):
+                task.ended(
+                    UsageError(
+                        "only an image in an uncompressed file can be written as it is",
+                        remedy="have it made compact (--compact)",
+                    )
                 )
+            else:
+                self._write(directory, _Image(image, fd, start, end))
+                task.ended()
+
+        try:
+            restore = restore_ao(
+                self._ctx,
+                fd,
+                options,
+                target=IndexTarget(self._ctx, directory),
+                on_done=indexed,
+                on_progress=self._ao.progress,
             )
+        except LibxlsrError as error:  # it needs an fd of its own
+            self._ctx.call_soon(self._tasks.fail, error)
         else:
-            self._write(self._staged.directory / "index", self._fd)
+            task = self._tasks.start(restore.abort)
 
-    def _has_own_bytes(self, image: RestoreResult) -> bool:
-        if image.image_kind == "legacy":
-            return True
-        return self._image_end > 0 and image.compression is None
+    def write_from(self, directory: Path) -> None:
+        """Write the output from an offline restore's directory."""
+        self._write(directory, None)
 
-    def _position(self) -> int:
-        """Where the image's file stands; 0 where it is no file."""
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            return 0
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+    def _write(self, directory: Path, image: _Image | None) -> None:
+        def written(result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
+            if result is not None:
+                self._tasks.when_ended(lambda: self._publish(result, image))
+            task.ended(error)
 
-    def _write(self, directory: Path, image_fd: int | None) -> None:
-        self._helper = Helper(
-            self._ctx,
-            self._worker,
-            on_done=self._written,
-            on_progress=self._progress,
-        )
+        helper = Helper(self._ctx, self._worker, on_done=written, on_progress=self._progress)
         args = {
             **self._args,
             "directory": str(directory),
             "image_fd": None,
-            "image_start": self._image_start,
-            "image_end": self._image_end,
-            "image_kind": None if self._image is None else self._image.image_kind,
+            "image_start": 0 if image is None else image.start,
+            "image_end": 0 if image is None else image.end,
+            "image_kind": None if image is None else image.result.image_kind,
             "output": str(self._staged.path),
         }
         try:
-            self._helper.start(args, {} if image_fd is None else {"image_fd": image_fd})
+            helper.start(args, {} if image is None else {"image_fd": image.fd})
         except TargetError as error:
-            self._helper = None
-            self._ctx.call_soon(self._fail, error)
+            self._ctx.call_soon(self._tasks.fail, error)
+        else:
+            task = self._tasks.start(helper.abort)
 
     def _progress(self, counters: Mapping[str, int]) -> None:
         self._ao.progress(
@@ -205,44 +208,45 @@ class _Indexed:
             )
         )
 
-    def _written(self, result: dict[str, Any] | None, error: LibxlsrError | None) -> None:
-        self._helper = None
-        if result is None:
-            assert error is not None
-            self._fail(error)
+    def _publish(self, result: dict[str, Any], image: _Image | None) -> None:
+        try:
+            self._staged.publish()
+        except TargetError as error:
+            self._tasks.fail(error)
             return
         try:
-            if self._ao.aborting is None:
-                self._staged.publish()
-        except TargetError as publish_error:
-            self._fail(publish_error)
-            return
-        if self._ao.aborting is not None:
-            self._fail(self._ao.aborting)
-            return
-        self._clean_up()
+            self._resources.close()
+        except OSError as error:
+            logger.warning("can't remove %s: %s", self._staged.directory, error)
         self._ao.complete(
             Written(
                 path=str(self._staged.final),
                 size=result["size"],
-                image=self._image,
+                image=None if image is None else image.result,
                 details=result,
                 seconds=self._ctx.now() - self._started,
             )
         )
 
-    def _fail(self, error: LibxlsrError) -> None:
+    def _undo(self, error: LibxlsrError) -> None:
         try:
-            self._clean_up()
+            self._resources.close()
         except OSError as undo_error:
-            shown = self._ao.aborting or error
-            shown.later.append(
-                TargetError.from_oserror(undo_error, "can't remove the staging directory")
-            )
+            doing = "can't remove the staging directory"
+            self._ao.abort(TargetError.from_oserror(undo_error, doing))
         self._ao.fail(error)
 
-    def _clean_up(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._staged.discard()
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that was read, and its place in the file on ``fd``."""
+
+    result: RestoreResult
+    fd: int
+    start: int
+    end: int
+
+
+def _position(fd: int) -> int:
+    """Where an image's file stands; 0 where it is not a file."""
+    return os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(os.fstat(fd).st_mode) else 0

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from libxlsr import LibxlsrError, Phase, TargetError, aio
+from libxlsr import LibxlsrError, Phase, RestoreResult, TargetError, aio
 from libxlsr.aio import adapter as adapter_module
-from libxlsr.aio.restoration import UNDOING_MAX
+from libxlsr.aio.operation import UNDOING_MAX
 from libxlsr.events import Context
 from libxlsr.events.waiting import RAISED_MAX
 from libxlsr.restoring.helper_limit import HelperLimit
+from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.target import LibxcDone
 from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.testing.clock import FakeClock
@@ -40,7 +41,7 @@ def fail() -> None:
     raise ZeroDivisionError("on the loop")
 
 
-async def until_memory(restoration: aio.Restoration) -> None:
+async def until_memory(restoration: aio.Operation[RestoreResult]) -> None:
     async for progress in restoration:
         if progress.phase is Phase.MEMORY:
             return
@@ -98,18 +99,17 @@ class StoppableTarget(LosingTarget):
         self._ctx.call_soon(self.end)
 
 
-def _use(monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
-    monkeypatch.setattr(adapter_module, "make_target", lambda *arguments: target)
+def restored(image: Path, target: FakeTarget, adapter: aio.Adapter) -> Coroutine[Any, Any, object]:
+    return aio.awaited(
+        lambda ctx, **hooks: restore_ao(ctx, image, target=target, **hooks), adapter=adapter
+    )
 
 
-def test_a_target_whose_callback_raises_is_rolled_back(
-    run_async: Run, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_target_whose_callback_raises_is_rolled_back(run_async: Run, image: Path) -> None:
     async def restore() -> None:
         async with aio.Adapter() as adapter:
             target = StoppableTarget(adapter.ctx)
-            _use(monkeypatch, target)
-            error = await internal_error(aio.restore(image, target="image", adapter=adapter))
+            error = await internal_error(restored(image, target, adapter))
             assert [str(later) for later in error.later] == ["late"]
             assert target.rolled_back
             assert adapter.ctx.registered() == []
@@ -121,23 +121,19 @@ def test_one_that_cannot_be_undone_is_left_behind(
     run_async: Run,
     image: Path,
     clock: FakeClock,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def restore() -> None:
         async with aio.Adapter(Context(clock=clock)) as adapter:
             target = LosingTarget(adapter.ctx)
-            _use(monkeypatch, target)
-            waiting = asyncio.ensure_future(
-                internal_error(aio.restore(image, target="image", adapter=adapter))
-            )
+            waiting = asyncio.ensure_future(internal_error(restored(image, target, adapter)))
             while "abort" not in target.calls:
                 await asyncio.sleep(0)
             clock.advance(UNDOING_MAX)
             adapter.ctx.call_soon(int)  # a round, in which the time is looked at
             error = await waiting
             assert [str(later) for later in error.later] == [
-                "the restore was not undone to its end"
+                "the operation was not undone to its end"
             ]
             target.end()  # and is undone when that can go on
             while adapter.ctx.registered():
@@ -145,11 +141,11 @@ def test_one_that_cannot_be_undone_is_left_behind(
             assert target.rolled_back
 
     run_async(restore())
-    assert "a restore was not undone to its end: internal error" in caplog.text
+    assert "an operation was not undone to its end: internal error" in caplog.text
 
 
 def test_one_that_raises_for_ever_is_left_behind(
-    run_async: Run, image: Path, monkeypatch: pytest.MonkeyPatch, reported: list[BaseException]
+    run_async: Run, image: Path, reported: list[BaseException]
 ) -> None:
     async def restore() -> None:
         def fail_again() -> None:
@@ -160,8 +156,7 @@ def test_one_that_raises_for_ever_is_left_behind(
         ended = False
         async with aio.Adapter() as adapter:
             target = LosingTarget(adapter.ctx, fail_again)
-            _use(monkeypatch, target)
-            error = await internal_error(aio.restore(image, target="image", adapter=adapter))
+            error = await internal_error(restored(image, target, adapter))
             assert len(error.later) == 1
             assert len(reported) >= RAISED_MAX
             ended = True
@@ -188,7 +183,7 @@ def test_one_on_a_closed_adapter_is_undone_whatever_is_raised(
     with pipe_holding(IMAGE[: len(IMAGE) // 2]) as (read_end, _):
         run_async(restore(read_end))
     assert os.listdir(tmp_path) == []
-    assert "while a restore was undone: ZeroDivisionError('on the loop')" in caplog.text
+    assert "while an operation was undone: ZeroDivisionError('on the loop')" in caplog.text
 
 
 def test_a_loop_that_has_no_room_for_an_fd(

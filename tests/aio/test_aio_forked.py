@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr import Phase, aio
+from libxlsr import Phase, RestoreResult, aio
 
 from ..forks import fork_and_unwind, in_a_fork, unwound_here
 from .loops import IMAGE, Run, loop, pipe_holding, run_async
@@ -27,7 +27,7 @@ HALF = len(IMAGE) // 2
 @asynccontextmanager
 async def in_memory(
     read_end: int, output: Path
-) -> AsyncIterator[tuple[aio.Adapter, aio.Restoration]]:
+) -> AsyncIterator[tuple[aio.Adapter, aio.Operation[RestoreResult]]]:
     """A restore whose helper has started and waits for the image's second half."""
     async with (
         aio.Adapter() as adapter,
@@ -39,7 +39,7 @@ async def in_memory(
         yield adapter, restoration
 
 
-async def feed_and_finish(restoration: aio.Restoration, write_end: int) -> None:
+async def feed_and_finish(restoration: aio.Operation[RestoreResult], write_end: int) -> None:
     os.write(write_end, IMAGE[HALF:])
     await restoration.result()
 
@@ -116,14 +116,14 @@ def test_a_child_that_closes_the_adapter(run_async: Run, tmp_path: Path) -> None
 
 
 def test_a_child_that_goes_on_waiting_is_told(run_async: Run, tmp_path: Path) -> None:
-    async def enter(read_end: int) -> aio.Restoration:
+    async def enter(read_end: int) -> aio.Operation[RestoreResult]:
         entered = adapter.restoration(read_end, target="image", output=tmp_path / "guest")
         return await entered.__aenter__()
 
     async def make() -> aio.Adapter:
         return aio.Adapter()
 
-    async def iterate(restoration: aio.Restoration) -> None:
+    async def iterate(restoration: aio.Operation[RestoreResult]) -> None:
         async for _progress in restoration:
             pass
 
@@ -139,7 +139,7 @@ def test_a_child_that_goes_on_waiting_is_told(run_async: Run, tmp_path: Path) ->
 
     with pipe_holding(IMAGE[:HALF]) as (read_end, write_end):
         adapter: aio.Adapter = run_async(make())
-        restoration: aio.Restoration = run_async(enter(read_end))
+        restoration: aio.Operation[RestoreResult] = run_async(enter(read_end))
         in_a_fork(wait_in_the_child)
         run_async(finish(write_end))
     assert (tmp_path / "guest" / "image.json").exists()

@@ -18,7 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr import Aborted, Phase, RestoreResult, StreamError, TimedOut, UsageError, aio
+from libxlsr import (
+    Aborted,
+    Phase,
+    RestoreOptions,
+    RestoreResult,
+    StreamError,
+    TimedOut,
+    UsageError,
+    aio,
+)
 from libxlsr.formats import libxl, xl
 from libxlsr.restoring.helper_limit import HelperLimit
 from libxlsr.stream.reader_machine import State
@@ -83,7 +92,7 @@ def test_a_named_pipe_that_nobody_writes_into_holds_nothing_up(
     os.mkfifo(tmp_path / "pipe")
     output = tmp_path / "guest"
     with pytest.raises(TimedOut, match=r"not done within 0\.1 s"):
-        run_async(aio.restore(tmp_path / "pipe", target="image", output=output, deadline=0.1))
+        run_async(aio.restore(tmp_path / "pipe", RestoreOptions("image", output, deadline=0.1)))
     assert os.listdir(tmp_path) == ["pipe"]
 
 
@@ -193,7 +202,7 @@ def test_timeout_ends_it(run_async: Run, tmp_path: Path) -> None:
 
 def test_a_deadline_is_an_error_of_libxlsr(run_async: Run, tmp_path: Path) -> None:
     with pipe_holding(IMAGE[:1000]) as (read_end, _write_end), pytest.raises(TimedOut):
-        run_async(aio.restore(read_end, target="image", output=tmp_path / "guest", deadline=0.01))
+        run_async(aio.restore(read_end, RestoreOptions("image", tmp_path / "guest", deadline=0.01)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,9 +276,8 @@ def test_a_cancel_that_comes_too_late_is_logged(
             if trigger == "complete":
                 task.cancel()
 
-        task = asyncio.ensure_future(
-            aio.restore(fd, target="image", output=tmp_path / "guest", trace=cancel_when_complete)
-        )
+        options = RestoreOptions("image", tmp_path / "guest", trace=cancel_when_complete)
+        task = asyncio.ensure_future(aio.restore(fd, options))
         with pytest.raises(asyncio.CancelledError):
             await task
 

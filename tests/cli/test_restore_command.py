@@ -94,6 +94,14 @@ def test_standard_input(image: str) -> None:
     assert sorted(os.listdir()) == ["restored.guest", "web.save"]
 
 
+def test_a_configuration_for_an_image_that_has_none() -> None:
+    Path("web.save").write_bytes(StreamBuilder("hvm", pages=4, xl_header=False).build())
+    Path("web.json").write_text(json.dumps(config_json("hvm", 4, name="web")))
+    done = run("web.save", "--target", "image", "--config", "web.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^  name +web$", done.stdout, re.MULTILINE)
+
+
 def test_what_follows_the_image_on_a_pipe_is_left_there() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -37,7 +37,7 @@ def test_a_signal_as_it_begins_aborts_it(ctx: Context) -> None:
 
     def begin() -> Ao[RestoreResult]:
         signal.raise_signal(signal.SIGTERM)
-        return restore_ao(ctx, fd, target)
+        return restore_ao(ctx, fd, target=target)
 
     with (
         feed("file", StreamBuilder("hvm", pages=2).build()) as fd,

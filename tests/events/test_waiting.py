@@ -58,7 +58,7 @@ def test_progress_that_always_raises_is_told_no_more_and_all_is_undone(image: Pa
 def test_the_target_rolls_back(ctx: Context, image: Path) -> None:
     target = FakeTarget(ctx)
     with open(image, "rb") as file:
-        ao = restore_ao(ctx, file.fileno(), target, on_progress=AlwaysRaises())
+        ao = restore_ao(ctx, file.fileno(), target=target, on_progress=AlwaysRaises())
         with pytest.raises(Raised):
             wait(ctx, lambda: ao)
     assert ao.done

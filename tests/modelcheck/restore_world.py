@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from libxlsr.errors import Aborted, LibxlsrError, StreamError, TimedOut
 from libxlsr.events import READ, Ao, Context
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.stream.reader_machine import TABLE, State
 from libxlsr.testing.clock import FakeClock
@@ -64,10 +65,9 @@ class RestoreWorld:
         self.ao: Ao[RestoreResult] = restore_ao(
             self.ctx,
             self._readfd,
-            self.target,
+            RestoreOptions(deadline=DEADLINE, trace=self._trace),
+            target=self.target,
             on_done=self._on_done,
-            deadline=DEADLINE,
-            trace=self._trace,
         )
 
     # -- what is heard of it

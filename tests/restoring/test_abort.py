@@ -17,6 +17,7 @@ from libxlsr.events import Ao, Context
 from libxlsr.formats import libxl
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
 from libxlsr.stream.reader_machine import State
 from libxlsr.testing.builder import StreamBuilder
@@ -54,7 +55,9 @@ class Restore:
         self.ctx = ctx
         self.target = target
         self.completions: list[Ao[RestoreResult]] = []
-        self.ao = restore_ao(ctx, fd, target, on_done=self.completions.append, **options)
+        self.ao = restore_ao(
+            ctx, fd, RestoreOptions(**options), target=target, on_done=self.completions.append
+        )
 
     def run(self) -> None:
         run_until_idle(self.ctx)
@@ -105,7 +108,7 @@ def test_abort_of_an_offline_restore_at_many_steps(
     ctx: Context, tmp_path: Path, steps: int
 ) -> None:
     with image_fd() as fd:
-        ao = restore_ao(ctx, fd, InProcessImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, fd, target=InProcessImageTarget(ctx, tmp_path / "guest"))
         for _ in range(steps):
             step(ctx)
         ao.abort()
@@ -129,7 +132,11 @@ def test_abort_from_the_progress_of_each_phase(ctx: Context, tmp_path: Path, pha
 
     with image_fd() as fd:
         ao = restore_ao(
-            ctx, fd, ImageTarget(ctx, tmp_path / "guest"), on_progress=on_progress, to_eof=True
+            ctx,
+            fd,
+            RestoreOptions(to_eof=True),
+            target=ImageTarget(ctx, tmp_path / "guest"),
+            on_progress=on_progress,
         )
         if phase is Phase.OPENING:
             ao.abort()  # nobody is told of it: it is where a restore begins
@@ -161,7 +168,7 @@ def test_abort_from_the_completion(ctx: Context) -> None:
         ao.abort()
 
     with image_fd() as fd:
-        ao = restore_ao(ctx, fd, FakeTarget(ctx), on_done=on_done)
+        ao = restore_ao(ctx, fd, target=FakeTarget(ctx), on_done=on_done)
         run_until_idle(ctx)
     ao.result()
     assert done == [ao]
@@ -257,7 +264,7 @@ def test_a_staging_directory_that_somebody_took_away(ctx: Context, tmp_path: Pat
 
     with image_fd() as fd:
         target = InProcessImageTarget(ctx, tmp_path / "guest")
-        ao = restore_ao(ctx, fd, target, trace=on_transition)
+        ao = restore_ao(ctx, fd, RestoreOptions(trace=on_transition), target=target)
         run_until_idle(ctx)
     with pytest.raises(TargetError) as caught:
         ao.result()
@@ -293,7 +300,7 @@ def test_an_exception_of_a_callback_reaches_the_caller_and_leaves_a_whole_restor
 
     with image_fd() as fd:
         ao = restore_ao(
-            ctx, fd, InProcessImageTarget(ctx, tmp_path / "guest"), on_progress=on_progress
+            ctx, fd, target=InProcessImageTarget(ctx, tmp_path / "guest"), on_progress=on_progress
         )
         with pytest.raises(KeyboardInterrupt):
             run_until_idle(ctx)
@@ -310,7 +317,7 @@ def test_an_exception_of_the_completion_reaches_the_caller_of_a_whole_restore(
 
     with image_fd() as fd:
         target = FakeTarget(ctx)
-        ao = restore_ao(ctx, fd, target, on_done=on_done)
+        ao = restore_ao(ctx, fd, target=target, on_done=on_done)
         with pytest.raises(ZeroDivisionError):
             run_until_idle(ctx)
     ao.result()
@@ -343,6 +350,21 @@ def test_ctrl_c_in_the_trace_leaves_a_restore_that_can_be_aborted(ctx: Context) 
     assert isinstance(restore.error, Aborted)
 
 
+def test_ctrl_c_in_the_trace_of_the_last_transition_does_not_keep_the_end_back(
+    ctx: Context,
+) -> None:
+    def trace(trigger: str, source: State, dest: State) -> None:
+        if dest is State.DONE:
+            raise KeyboardInterrupt
+
+    with image_fd() as fd:
+        restore = Restore(ctx, fd, FakeTarget(ctx), trace=trace)
+        with pytest.raises(KeyboardInterrupt):
+            run_until_idle(ctx)
+        restore.run()
+    restore.ao.result()
+
+
 @pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.MEMORY, Phase.RECORDS])
 def test_ctrl_c_in_the_blocking_call(tmp_path: Path, phase: Phase) -> None:
     image = tmp_path / "image"
@@ -360,7 +382,9 @@ def test_ctrl_c_in_the_blocking_call(tmp_path: Path, phase: Phase) -> None:
 def test_progress_ends_before_the_completion(ctx: Context) -> None:
     told: list[object] = []
     with image_fd() as fd:
-        ao = restore_ao(ctx, fd, FakeTarget(ctx), on_progress=told.append, on_done=told.append)
+        ao = restore_ao(
+            ctx, fd, target=FakeTarget(ctx), on_progress=told.append, on_done=told.append
+        )
         run_until_idle(ctx)
     assert told[-1] is ao
     assert told.count(ao) == 1

@@ -15,6 +15,7 @@ from libxlsr.events import Context
 from libxlsr.formats.libxc import RecordType as LibxcRecordType
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 from libxlsr.testing.in_process import InProcessImageTarget
@@ -47,7 +48,7 @@ def outcome_of(data: bytes, parent: Path, make: Any) -> str:
     try:
         os.write(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
-        ao = restore_ao(ctx, fd, make(ctx, parent / "guest"), to_eof=True)
+        ao = restore_ao(ctx, fd, RestoreOptions(to_eof=True), target=make(ctx, parent / "guest"))
         run_until(ctx, lambda: ao.done)
     finally:
         os.close(fd)

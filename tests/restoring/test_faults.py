@@ -25,6 +25,7 @@ from libxlsr.events import Ao, Context
 from libxlsr.formats.libxc import RecordType as LibxcRecordType
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.in_process import InProcessImageTarget
@@ -61,7 +62,7 @@ def test_a_helper_that_dies(
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, stream.build()[: start + kept])
-        ao = restore_ao(ctx, read_end, ImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, read_end, target=ImageTarget(ctx, tmp_path / "guest"))
         run_until(ctx, lambda: bool(children()))
         (pid,) = children()
         os.kill(pid, signum)
@@ -106,7 +107,7 @@ def test_a_helper_that_dies_while_its_fd_is_lent_out_for_a_checkpoint(
         theirs.sendall(stream.build())
         target = _DiesAtCheckpoint(ctx, tmp_path / "guest")
         target.last = last
-        ao = restore_ao(ctx, ours.fileno(), target)
+        ao = restore_ao(ctx, ours.fileno(), target=target)
         run_until(ctx, lambda: ao.done)
         assert not ours.getblocking()
     with pytest.raises(TargetError, match="the helper was killed by SIGKILL"):
@@ -118,7 +119,7 @@ def test_the_decompressor_dies(ctx: Context, tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, gzip.compress(DATA)[:500])
-        ao = restore_ao(ctx, read_end, ImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, read_end, target=ImageTarget(ctx, tmp_path / "guest"))
         run_until(ctx, lambda: bool(children()))
         (pid,) = children()
         os.kill(pid, signal.SIGKILL)
@@ -224,7 +225,7 @@ def restore_until_published(
         os.write(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
         target = InProcessImageTarget(ctx, output)
-        ao = restore_ao(ctx, fd, target, on_progress=on_progress)
+        ao = restore_ao(ctx, fd, target=target, on_progress=on_progress)
         run_until(ctx, lambda: ao.done)
     finally:
         os.close(fd)
@@ -255,7 +256,7 @@ def test_an_impossible_output(
     try:
         os.write(fd, DATA)
         os.lseek(fd, 0, os.SEEK_SET)
-        ao = restore_ao(ctx, fd, ImageTarget(ctx, Path(output)))
+        ao = restore_ao(ctx, fd, target=ImageTarget(ctx, Path(output)))
         run_until(ctx, lambda: ao.done)
     finally:
         os.close(fd)
@@ -305,7 +306,7 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
 def test_a_closed_pipe(ctx: Context, tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(write_end)
-    ao = restore_ao(ctx, read_end, ImageTarget(ctx, tmp_path / "guest"))
+    ao = restore_ao(ctx, read_end, target=ImageTarget(ctx, tmp_path / "guest"))
     run_until(ctx, lambda: ao.done)
     os.close(read_end)
     with pytest.raises(StreamError) as caught:
@@ -322,7 +323,7 @@ def test_a_connection_that_is_reset(ctx: Context, tmp_path: Path, kept: int) -> 
         connection, _ = server.accept()
     with connection:
         client.sendall(DATA[:kept])
-        ao = restore_ao(ctx, connection.fileno(), ImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, connection.fileno(), target=ImageTarget(ctx, tmp_path / "guest"))
         run_until_idle(ctx)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
@@ -338,7 +339,7 @@ def test_a_directory(tmp_path: Path) -> None:
     ctx = Context()
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        ao = restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, fd, target=ImageTarget(ctx, tmp_path / "guest"))
         run_until(ctx, lambda: ao.done)
     finally:
         os.close(fd)
@@ -350,7 +351,9 @@ def test_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fd", [-1, 999_999])
 def test_no_fd_at_all(ctx: Context, tmp_path: Path, fd: int) -> None:
     with pytest.raises(TargetError) as caught:
-        restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest"), deadline=60)
+        restore_ao(
+            ctx, fd, RestoreOptions(deadline=60), target=ImageTarget(ctx, tmp_path / "guest")
+        )
     assert caught.value.errno == errno.EBADF
 
 
@@ -373,7 +376,7 @@ def test_no_more_fds(tmp_path: Path) -> None:
             # The loop's own fds are there first: without them nothing can be said.
             try:
                 with open_files_limit(spare + more):
-                    wait(ctx, restore_ao(ctx, fd, ImageTarget(ctx, tmp_path / "guest")))
+                    wait(ctx, restore_ao(ctx, fd, target=ImageTarget(ctx, tmp_path / "guest")))
                 break
             except LibxlsrError as error:
                 failures.add(str(error).split(":")[0])

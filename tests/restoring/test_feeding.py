@@ -18,6 +18,7 @@ from libxlsr.errors import TargetError
 from libxlsr.events import Context
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.feeding import HIGH_FD, WAYS, feed
@@ -49,7 +50,7 @@ Outcome = tuple[dict[str, Any], dict[str, tuple[int, int, str]]]
 def restore(fd: int, output: Path, **options: Any) -> RestoreResult:
     """Restore offline from ``fd`` and clean up nothing: what is left is looked at."""
     ctx = Context()
-    ao = restore_ao(ctx, fd, ImageTarget(ctx, output), **options)
+    ao = restore_ao(ctx, fd, RestoreOptions(**options), target=ImageTarget(ctx, output))
     run_until(ctx, lambda: ao.done)
     assert ctx.registered() == []
     return ao.result()

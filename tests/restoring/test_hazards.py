@@ -180,7 +180,7 @@ def test_an_abort_with_a_read_in_flight(ctx: Context, kept: int) -> None:
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, data[:kept])
-        ao = restore_ao(ctx, read_end, target)
+        ao = restore_ao(ctx, read_end, target=target)
         run_until_idle(ctx)
         assert ctx.registered() != []
         ao.abort()
@@ -284,7 +284,7 @@ def test_a_checkpoint_is_over_when_libxc_hears_of_it(tmp_path: Path) -> None:
 def test_a_slow_sender_does_not_block_the_loop(ctx: Context) -> None:
     read_end, write_end = os.pipe()  # a blocking one, as xl hands over
     try:
-        ao = restore_ao(ctx, read_end, FakeTarget(ctx))
+        ao = restore_ao(ctx, read_end, target=FakeTarget(ctx))
         ticks: list[int] = []
         for piece in (b"Xe", b"n sa", b"ve"):
             os.write(write_end, piece)
@@ -328,7 +328,7 @@ def test_what_follows_end_is_left_where_it_is(tmp_path: Path) -> None:
     data = StreamBuilder("hvm").build()
     with feed("file", data + b"GO") as fd:
         ctx = Context()
-        ao = restore_ao(ctx, fd, InProcessImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, fd, target=InProcessImageTarget(ctx, tmp_path / "guest"))
         run_until(ctx, lambda: ao.done)
         ao.result()
         assert os.lseek(fd, 0, os.SEEK_CUR) == len(data)

@@ -15,6 +15,7 @@ from libxlsr.events import Ao, Context
 from libxlsr.restoring.helper_limit import HelperLimit, Place
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.clock import FakeClock
@@ -87,8 +88,8 @@ def test_compressed_restores_do_not_wait_for_each_other(
         restore_ao(
             ctx,
             opened(open_image, tmp_path / f"{number}.xz", lzma.compress(IMAGE)),
-            ImageTarget(ctx, tmp_path / f"guest-{number}"),
-            limit=limit,
+            RestoreOptions(limit=limit),
+            target=ImageTarget(ctx, tmp_path / f"guest-{number}"),
             on_done=lambda ao, number=number: finished.append(number),  # type: ignore[misc]
         )
         for number in range(3)
@@ -111,12 +112,20 @@ def test_a_queued_restore_can_be_aborted(
     def note(progress: Progress) -> None:
         phases.append(progress.phase)
 
-    aos = [restore_ao(ctx, opened(open_image, tmp_path / "0"), first, limit=limit)]
+    aos = [
+        restore_ao(
+            ctx, opened(open_image, tmp_path / "0"), RestoreOptions(limit=limit), target=first
+        )
+    ]
     run_until(ctx, lambda: first.busy)
     for number in (1, 2):
         fd = opened(open_image, tmp_path / str(number), data)
         told = note if number == 1 else None
-        aos.append(restore_ao(ctx, fd, targets[number], limit=limit, on_progress=told))
+        aos.append(
+            restore_ao(
+                ctx, fd, RestoreOptions(limit=limit), target=targets[number], on_progress=told
+            )
+        )
     run_until(ctx, lambda: limit.waiting == 2)
     assert phases == [Phase.QUEUED]
     assert targets[1].calls == []
@@ -141,7 +150,9 @@ def test_the_time_in_the_queue_is_told_apart(
     told: list[Progress] = []
     fd = opened(open_image, tmp_path / "image", data)
     target = FakeTarget(fake_ctx)
-    ao = restore_ao(fake_ctx, fd, target, limit=limit, on_progress=told.append)
+    ao = restore_ao(
+        fake_ctx, fd, RestoreOptions(limit=limit), target=target, on_progress=told.append
+    )
     run_until(fake_ctx, lambda: limit.waiting == 1)
     clock.advance(3600)
     before.give_back()
@@ -164,8 +175,8 @@ def test_a_failure_gives_the_place_back(
         restore_ao(
             ctx,
             opened(open_image, tmp_path / str(number)),
-            FakeTarget(ctx, errors={call: TargetError("no")}),
-            limit=limit,
+            RestoreOptions(limit=limit),
+            target=FakeTarget(ctx, errors={call: TargetError("no")}),
         )
         for number in range(3)
     ]

@@ -14,6 +14,7 @@ from libxlsr.events import Context
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.journal import PROGRESS_INTERVAL, Journal
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.clock import FakeClock
@@ -22,18 +23,18 @@ from libxlsr.testing.stepping import run_until
 IMAGE = StreamBuilder("hvm", pages=4).build()
 
 
+class ReadingOfNothing:
+    position = 7
+    libxl_records = 2
+
+
 def journal_of_nothing(
     ctx: Context, on_progress: Callable[[Progress], object] = lambda progress: None
 ) -> Journal:
     with open(os.devnull, "rb") as nothing:
-        return Journal(
-            ctx,
-            nothing.fileno(),
-            "x",
-            position=lambda: 7,
-            libxl_records=lambda: 2,
-            on_progress=on_progress,
-        )
+        journal = Journal(ctx, nothing.fileno(), "x", on_progress)
+    journal.follow(ReadingOfNothing())
+    return journal
 
 
 def test_progress_within_a_phase_is_throttled(fake_ctx: Context, clock: FakeClock) -> None:
@@ -95,7 +96,9 @@ def test_the_position_grows_up_to_the_inputs_size(
     said: list[Progress] = []
     with open(path, "rb") as file:
         target = ImageTarget(ctx, tmp_path / "guest")
-        ao = restore_ao(ctx, file.fileno(), target, on_progress=said.append, to_eof=True)
+        ao = restore_ao(
+            ctx, file.fileno(), RestoreOptions(to_eof=True), target=target, on_progress=said.append
+        )
         run_until(ctx, lambda: ao.done)
     positions = [progress.position for progress in said]
     assert positions == sorted(positions)
@@ -114,7 +117,7 @@ def test_log_records_carry_stream_domain_and_offset(
     path.write_bytes(IMAGE)
     with caplog.at_level(logging.DEBUG, "libxlsr.restoring.journal"), open(path, "rb") as file:
         target = ImageTarget(ctx, tmp_path / "guest")
-        ao = restore_ao(ctx, file.fileno(), target, name="incoming 7")
+        ao = restore_ao(ctx, file.fileno(), RestoreOptions(name="incoming 7"), target=target)
         run_until(ctx, lambda: ao.done)
     first, last = caplog.records[0], caplog.records[-1]
     assert {record.__dict__["stream"] for record in caplog.records} == {"incoming 7"}
@@ -130,7 +133,7 @@ def test_a_failure_is_logged_with_its_place(
     path = tmp_path / "guest.save"
     path.write_bytes(IMAGE[:-3])
     with caplog.at_level(logging.INFO, "libxlsr.restoring.journal"), open(path, "rb") as file:
-        ao = restore_ao(ctx, file.fileno(), ImageTarget(ctx, tmp_path / "guest"))
+        ao = restore_ao(ctx, file.fileno(), target=ImageTarget(ctx, tmp_path / "guest"))
         run_until(ctx, lambda: ao.done)
     (record,) = caplog.records
     assert "failed: at offset" in record.getMessage()

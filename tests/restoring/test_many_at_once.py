@@ -15,6 +15,7 @@ from libxlsr.events import Ao, Context
 from libxlsr.restoring.helper_limit import HelperLimit
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.testing.builder import StreamBuilder
@@ -62,7 +63,7 @@ def test_many_streams_at_once(
     limit = HelperLimit()
     with pipes(number) as ends:
         aos = [
-            restore_ao(ctx, fd, kind(ctx, tmp_path / f"{i}"), limit=limit)
+            restore_ao(ctx, fd, RestoreOptions(limit=limit), target=kind(ctx, tmp_path / f"{i}"))
             for i, (fd, _) in enumerate(ends)
         ]
         for begin, end in ((0, 3), (3, 100), (100, LIBXL_START + 20)):
@@ -102,8 +103,8 @@ def test_the_memory_of_an_idle_stream_is_bounded(ctx: Context, tmp_path: Path, s
                 restore_ao(
                     ctx,
                     fd,
-                    ImageTarget(ctx, tmp_path / "guest"),
-                    timeouts=Timeouts(silence=60.0, helper=60.0),
+                    RestoreOptions(timeouts=Timeouts(silence=60.0, helper=60.0)),
+                    target=ImageTarget(ctx, tmp_path / "guest"),
                 )
                 for fd, _ in ends
             ]
@@ -124,7 +125,7 @@ def test_no_global_state_is_left(tmp_path: Path) -> None:
     contexts = [Context(), Context()]
     with open(path, "rb") as first, open(path, "rb") as second:
         aos: Sequence[Ao[RestoreResult]] = [
-            restore_ao(context, file.fileno(), ImageTarget(context, tmp_path / f"{number}"))
+            restore_ao(context, file.fileno(), target=ImageTarget(context, tmp_path / f"{number}"))
             for number, (context, file) in enumerate(zip(contexts, (first, second)))
         ]
         run_until(contexts[1], lambda: aos[1].done)

@@ -15,6 +15,7 @@ from libxlsr.events import Ao, Context
 from libxlsr.helper.parent import TERMINATE_GRACE
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.target import Target
 from libxlsr.restoring.timeouts import Timeouts
@@ -39,7 +40,9 @@ class Sender:
         self.read_end, self.write_end = os.pipe()
 
     def restore(self, target: Target) -> Ao[RestoreResult]:
-        return restore_ao(self.ctx, self.read_end, target, timeouts=self.timeouts)
+        return restore_ao(
+            self.ctx, self.read_end, RestoreOptions(timeouts=self.timeouts), target=target
+        )
 
     def send(self, data: bytes) -> None:
         assert os.write(self.write_end, data) == len(data)
@@ -187,7 +190,9 @@ def test_a_helper_that_was_stopped(sender: Sender, tmp_path: Path) -> None:
     image.write_bytes(IMAGE)
     target = ImageTarget(sender.ctx, tmp_path / "guest")
     with open(image, "rb") as file:
-        ao = restore_ao(sender.ctx, file.fileno(), target, timeouts=sender.timeouts)
+        ao = restore_ao(
+            sender.ctx, file.fileno(), RestoreOptions(timeouts=sender.timeouts), target=target
+        )
         run_until(sender.ctx, lambda: bool(children()))
         (pid,) = children()
         os.kill(pid, signal.SIGSTOP)

@@ -26,7 +26,7 @@ def raise_in(target: FakeTarget, *names: str) -> None:
 
 def error_of(ctx: Context, target: FakeTarget) -> TargetError:
     with feed("file", DATA) as fd:
-        ao = restore_ao(ctx, fd, target)
+        ao = restore_ao(ctx, fd, target=target)
         run_until(ctx, lambda: ao.done)
     with pytest.raises(TargetError) as caught:
         ao.result()
@@ -55,7 +55,7 @@ def test_an_abort_that_raises_is_a_later_error(
 ) -> None:
     target = FakeTarget(ctx, held=["prepare"])
     with feed("file", DATA) as fd:
-        ao = restore_ao(ctx, fd, target)
+        ao = restore_ao(ctx, fd, target=target)
         run_until(ctx, lambda: target.busy)
         stop = target.abort
 

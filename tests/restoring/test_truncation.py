@@ -28,6 +28,7 @@ from libxlsr.restoring.image.libxc_restore import LibxcRestore
 from libxlsr.restoring.image.memory import GuestMemory
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.target import Target
 from libxlsr.testing.in_process import InProcessImageTarget
 from libxlsr.testing.libxl_records import T
@@ -96,7 +97,7 @@ def restore_cut(make: Callable[[Context, Path], Target], fd: int, cut: int, pare
     ctx = Context()
     fds = len(os.listdir("/proc/self/fd"))
     os.lseek(fd, 0, os.SEEK_SET)
-    ao = restore_ao(ctx, fd, make(ctx, parent / "guest"), to_eof=True)
+    ao = restore_ao(ctx, fd, RestoreOptions(to_eof=True), target=make(ctx, parent / "guest"))
     run_until(ctx, lambda: ao.done)
     with pytest.raises(StreamError) as caught:
         ao.result()

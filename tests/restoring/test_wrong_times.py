@@ -12,6 +12,7 @@ import pytest
 from libxlsr.errors import TimedOut, UsageError
 from libxlsr.events import Ao, Context
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.testing.fake_target import FakeTarget
 from libxlsr.testing.stepping import run_until_idle
@@ -38,7 +39,7 @@ def test_a_wrong_deadline_starts_nothing(
     with pytest.raises(UsageError, match="deadline"):
         Ao(ctx, deadline=deadline)
     with pytest.raises(UsageError, match="deadline"):
-        restore_ao(ctx, fd, FakeTarget(ctx), deadline=deadline)
+        restore_ao(ctx, fd, RestoreOptions(deadline=deadline), target=FakeTarget(ctx))
     with pytest.raises(UsageError, match="deadline"):
         extract_ao(ctx, fd, tmp_path / "output", Request("raw"), deadline=deadline)
     with pytest.raises(UsageError, match="deadline"):
@@ -49,7 +50,7 @@ def test_a_wrong_deadline_starts_nothing(
 
 @pytest.mark.parametrize("deadline", [0, -0.5])
 def test_a_deadline_that_has_passed(ctx: Context, fd: int, deadline: float) -> None:
-    ao = restore_ao(ctx, fd, FakeTarget(ctx), deadline=deadline)
+    ao = restore_ao(ctx, fd, RestoreOptions(deadline=deadline), target=FakeTarget(ctx))
     run_until_idle(ctx)
     with pytest.raises(TimedOut):
         ao.result()

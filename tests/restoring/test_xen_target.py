@@ -20,9 +20,10 @@ from libxlsr.errors import LibxlsrError, TargetError
 from libxlsr.events import Context
 from libxlsr.formats import xl
 from libxlsr.formats.checkpoint import CheckpointReply
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.target import CheckpointDone, ImageDescription, LibxcOutcome
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.stream.libxc_stream import LibxcStream
 from libxlsr.testing.stepping import run_until
 
@@ -108,7 +109,7 @@ class Running:
         balloon: bool = False,
     ) -> None:
         self.ctx = ctx
-        self.target = XenTarget(ctx, XenOptions(overrides=changes, balloon=balloon), host)
+        self.target = XenTarget(ctx, RestoreOptions(overrides=changes, balloon=balloon), host)
         self.hooks = Hooks()
         self.prepared: list[LibxlsrError | None] = []
         self.read: list[LibxlsrError | None] = []

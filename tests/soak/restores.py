@@ -13,6 +13,7 @@ from libxlsr.errors import Aborted, StreamError
 from libxlsr.events import Ao, Context
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.leaks import Holdings
@@ -55,7 +56,9 @@ def soak(
         left = abort_after
         rounds = 0
         with open(path, "rb") as file:
-            ao = restore_ao(ctx, file.fileno(), kind(ctx, output), to_eof=True)
+            ao = restore_ao(
+                ctx, file.fileno(), RestoreOptions(to_eof=True), target=kind(ctx, output)
+            )
 
             def over() -> bool:
                 nonlocal left, rounds

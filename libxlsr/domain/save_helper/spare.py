@@ -7,14 +7,14 @@ import logging
 from libxlsr.domain.host import XenHost
 from libxlsr.domain.save_helper.parent import RestoreHelper
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.events import Context, TimeEvent, run
+from libxlsr.events import Context, Timer, run
 from libxlsr.xen.handle import Handle
 
 logger = logging.getLogger(__name__)
 
 
 class SpareHelper(Handle):
-    """A child that has loaded libxenguest and waits for a restore: `XenOptions.spare_helper`.
+    """A child that has loaded libxenguest and waits for a restore: `RestoreOptions.spare_helper`.
 
     For any number of restores on ``ctx``. One takes it, and when that is over the loop starts the
     next spare in its next round; a restore that finds none starts a helper of its own. Raises
@@ -26,7 +26,7 @@ class SpareHelper(Handle):
         self._ctx = ctx
         self._host = host or XenHost()
         self._closed = False
-        self._refill: TimeEvent | None = None
+        self._refill = Timer(ctx)
         self._spare: RestoreHelper | None = RestoreHelper(ctx, self._host)
 
     @property
@@ -36,7 +36,7 @@ class SpareHelper(Handle):
 
     def take(self) -> RestoreHelper:
         """The spare, or a new helper. Raises TargetError when that can't be started."""
-        self._stop_refill()
+        self._refill.stop()
         spare, self._spare = self._spare, None
         if spare is None or spare.pid is None:
             return RestoreHelper(self._ctx, self._host)
@@ -44,11 +44,10 @@ class SpareHelper(Handle):
 
     def refill(self) -> None:
         """Have the next spare started where there is none, once the restore is reported as over."""
-        if not self._closed and self.pid is None and self._refill is None:
-            self._refill = self._ctx.call_later(0.0, self._start)
+        if not self._closed and self.pid is None:
+            self._refill.set(0.0, self._start)
 
     def _start(self) -> None:
-        self._refill = None
         try:
             self._spare = RestoreHelper(self._ctx, self._host)
         except TargetError as error:
@@ -62,14 +61,9 @@ class SpareHelper(Handle):
         if self._ctx.forked:
             return
         self._closed = True
-        self._stop_refill()
+        self._refill.stop()
         spare, self._spare = self._spare, None
         if spare is not None:
             over: list[LibxlsrError | None] = []
             spare.retire(over.append)
             run(self._ctx, lambda: bool(over))
-
-    def _stop_refill(self) -> None:
-        refill, self._refill = self._refill, None
-        if refill is not None:
-            refill.deregister()

@@ -10,14 +10,14 @@ from libxlsr.errors import UsageError
 from libxlsr.events import Ao, Context
 from libxlsr.events.waiting import wait
 from libxlsr.restoring.progress import Progress
-from libxlsr.source.path_or_fd import Source, opened
+from libxlsr.source.path_or_fd import Source
 from libxlsr.tools.convert.packing import CODECS
 from libxlsr.tools.indexed import Written, indexed_ao
 
 
 def convert_ao(
     ctx: Context,
-    fd: int,
+    source: Source,
     output: Path,
     *,
     compact: bool = False,
@@ -25,10 +25,11 @@ def convert_ao(
     on_done: Callable[[Ao[Written]], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
-    to_eof: bool = False,
+    to_eof: bool | None = None,
     legacy: bool = False,
 ) -> Ao[Written]:
-    """Start writing the image on ``fd`` into the file ``output``, which must not exist.
+    """Start writing the image at ``source``, a path or an open fd, into the file ``output``, which
+    must not exist.
 
     ``compact``: each frame once, each record of state once. Without it the image, which must then
     be an uncompressed file, is written as it is, once it has proved to be whole. ``codec`` ("gzip",
@@ -44,7 +45,7 @@ def convert_ao(
         )
     return indexed_ao(
         ctx,
-        fd,
+        source,
         output,
         "libxlsr.tools.convert.worker",
         {"compact": compact, "codec": codec},
@@ -73,18 +74,16 @@ def convert(
     output. The other parameters are those of `convert_ao`.
     """
     ctx = Context()
-    with opened(source) as fd:
-        return wait(
+    return wait(
+        ctx,
+        lambda: convert_ao(
             ctx,
-            lambda: convert_ao(
-                ctx,
-                fd,
-                Path(output),
-                compact=compact,
-                codec=codec,
-                legacy=legacy,
-                deadline=deadline,
-                on_progress=on_progress,
-                to_eof=not isinstance(source, int),
-            ),
-        )
+            source,
+            Path(output),
+            compact=compact,
+            codec=codec,
+            legacy=legacy,
+            deadline=deadline,
+            on_progress=on_progress,
+        ),
+    )

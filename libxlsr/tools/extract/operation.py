@@ -9,25 +9,26 @@ from pathlib import Path
 from libxlsr.events import Ao, Context
 from libxlsr.events.waiting import wait
 from libxlsr.restoring.progress import Progress
-from libxlsr.source.path_or_fd import Source, opened
+from libxlsr.source.path_or_fd import Source
 from libxlsr.tools.extract.request import Request
 from libxlsr.tools.indexed import Written, indexed_ao
 
 
 def extract_ao(
     ctx: Context,
-    source: int | Path,
+    source: Source,
     output: Path,
     request: Request,
     *,
     on_done: Callable[[Ao[Written]], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     deadline: float | None = None,
-    to_eof: bool = False,
+    to_eof: bool | None = None,
     legacy: bool = False,
 ) -> Ao[Written]:
-    """Start extracting what ``request`` says, from the image on the fd ``source`` or from the
-    directory of an offline restore, into the file ``output``, which must not exist.
+    """Start extracting what ``request`` says into the file ``output``, which must not exist.
+
+    ``source`` is an image's path, an open fd, or the directory of an offline restore.
 
     ``legacy``: an image that is not recognised is one of Xen 4.5 or older. The result's
     ``details`` have ``copied``, the bytes of guest memory. Raises UsageError for a
@@ -70,25 +71,15 @@ def extract(
     it, there is no output.
     """
     ctx = Context()
-    if not isinstance(source, int) and os.path.isdir(source):
-        directory = Path(source)
-        return wait(
+    return wait(
+        ctx,
+        lambda: extract_ao(
             ctx,
-            lambda: extract_ao(
-                ctx, directory, Path(output), request, deadline=deadline, on_progress=on_progress
-            ),
-        )
-    with opened(source) as fd:
-        return wait(
-            ctx,
-            lambda: extract_ao(
-                ctx,
-                fd,
-                Path(output),
-                request,
-                deadline=deadline,
-                on_progress=on_progress,
-                to_eof=not isinstance(source, int),
-                legacy=legacy,
-            ),
-        )
+            source,
+            Path(output),
+            request,
+            deadline=deadline,
+            on_progress=on_progress,
+            legacy=legacy,
+        ),
+    )

@@ -49,7 +49,7 @@ IMAGES["no keys"] = {"guest": "hvm", "physmap": []}
 
 
 def restored(source: Path, output: Path, **options: Any) -> dict[str, bytes]:
-    libxlsr.restore(source, target="image", output=output, **options)
+    libxlsr.restore(source, libxlsr.RestoreOptions("image", output, **options))
     return restored_state(output)
 
 
@@ -225,7 +225,7 @@ def test_an_abort_while_the_sender_is_silent(tmp_path: Path) -> None:
         if progress.phase is libxlsr.Phase.MEMORY:
             ao.abort()
 
-    ao = restore_ao(ctx, read_end, ImageTarget(ctx, tmp_path / "guest"), on_progress=stop)
+    ao = restore_ao(ctx, read_end, target=ImageTarget(ctx, tmp_path / "guest"), on_progress=stop)
     run(ctx, lambda: ao.done)
     with pytest.raises(libxlsr.Aborted):
         ao.result()

@@ -125,12 +125,12 @@ def test_no_more_fds_at_the_start(image: Path, tmp_path: Path) -> None:
                 failures.add(str(error).split(":")[0])
             assert os.listdir(tmp_path) == ["image"]
             assert ctx.registered() == []
-    assert {"can't use the image's fd", "can't use the stream's fd"} <= failures
+    assert "can't use the stream's fd" in failures
     assert sorted(os.listdir(tmp_path)) == ["image", "raw"]
 
 
 def test_a_bad_fd(tmp_path: Path) -> None:
-    with pytest.raises(libxlsr.TargetError, match="can't use the image's fd"):
+    with pytest.raises(libxlsr.TargetError, match="can't use the stream's fd"):
         extract(-1, tmp_path / "raw", RAW)
     assert os.listdir(tmp_path) == []
 

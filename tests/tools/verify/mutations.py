@@ -36,6 +36,7 @@ from libxlsr.events import Context
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.damage import damage
 from libxlsr.testing.in_process import InProcessImageTarget
@@ -163,7 +164,7 @@ def _restore(path: Path, output: Path) -> LibxlsrError | None:
     make = ImageTarget if remus or packed else InProcessImageTarget
     ctx = Context()
     with path.open("rb") as file:
-        ao = restore_ao(ctx, file.fileno(), make(ctx, output), to_eof=True)
+        ao = restore_ao(ctx, file.fileno(), RestoreOptions(to_eof=True), target=make(ctx, output))
         run_until(ctx, lambda: ao.done)
     if ctx.registered():
         raise AssertionError(f"still registered: {ctx.registered()}")

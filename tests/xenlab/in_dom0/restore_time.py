@@ -102,8 +102,10 @@ def _restore(image: str) -> None:
 def _restore_ao(ctx: libxlsr.Context, image: str, spare: libxlsr.SpareHelper) -> None:
     fd = os.open(image, os.O_RDONLY)
     try:
-        options = libxlsr.XenOptions(spare_helper=spare)
-        ao = libxlsr.restore_ao(ctx, fd, libxlsr.XenTarget(ctx, options), to_eof=True)
+        options = libxlsr.RestoreOptions(spare_helper=spare)
+        ao = libxlsr.restore_ao(
+            ctx, fd, libxlsr.RestoreOptions(to_eof=True), target=libxlsr.XenTarget(ctx, options)
+        )
         run(ctx, lambda: ao.done)
         ao.result()
     finally:

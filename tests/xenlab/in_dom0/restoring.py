@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from libxlsr.errors import Aborted
 from libxlsr.events import Ao, Context, CopyResult, Datacopier, run
 from libxlsr.events.loop import Waiter
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 
 from .guests import wait_until, xl
 from .state import HostState
@@ -24,21 +26,24 @@ PIPE_SIZE = 1 << 20
 
 def restore(
     fd: int,
-    options: XenOptions | None = None,
+    options: RestoreOptions | None = None,
     *,
     to_eof: bool = True,
     timeouts: Timeouts | None = None,
 ) -> RestoreResult:
     """Restore what is on ``fd``; whatever comes of it, nothing is left on the event loop."""
     ctx = Context()
-    ao = restore_ao(ctx, fd, XenTarget(ctx, options), to_eof=to_eof, timeouts=timeouts)
+    wanted = dataclasses.replace(
+        options or RestoreOptions(target="xen"), to_eof=to_eof, timeouts=timeouts or Timeouts()
+    )
+    ao = restore_ao(ctx, fd, wanted, target=XenTarget(ctx, wanted))
     run(ctx, lambda: ao.done)
     assert ctx.registered() == []
     return ao.result()
 
 
 def restore_file(
-    path: Path, options: XenOptions | None = None, *, timeouts: Timeouts | None = None
+    path: Path, options: RestoreOptions | None = None, *, timeouts: Timeouts | None = None
 ) -> RestoreResult:
     """Restore a file, and see that it was read to its end, to the byte."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -65,7 +70,7 @@ def interrupted(
     fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     try:
         target = XenTarget(ctx)
-        ao = restore_ao(ctx, read_fd, target)
+        ao = restore_ao(ctx, read_fd, target=target)
         feeder = Datacopier(ctx)
 
         def fed(_result: CopyResult) -> None:
@@ -94,7 +99,13 @@ def aborted_while_finishing(path: Path, after: int) -> Ao[RestoreResult]:
 
     left = after
     with path.open("rb") as image, Waiter() as waiter:
-        ao = restore_ao(ctx, image.fileno(), XenTarget(ctx), to_eof=True, on_progress=note)
+        ao = restore_ao(
+            ctx,
+            image.fileno(),
+            RestoreOptions(to_eof=True),
+            target=XenTarget(ctx),
+            on_progress=note,
+        )
         while not ao.done:
             if not ctx.step():
                 ctx.gather(waiter.wait(ctx.prepare()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.restoring.options import RestoreOptions
 
 from .guests import Guest, xl
 from .points import every_run_with
@@ -35,7 +35,7 @@ def credit_pool() -> Iterator[None]:
 @every_run_with("pv")
 def test_the_pools_scheduler_takes_the_weight(guest: Guest) -> None:
     weight = ("b_info.sched_params.weight", "300")
-    restore_file(guest.image, XenOptions(overrides=[("pool", POOL), weight]))
+    restore_file(guest.image, RestoreOptions(overrides=[("pool", POOL), weight]))
     try:
         guest.wait_for_ticks(1)
         assert re.search(rf"{guest.name}\s+\d+\s+300\s+0", xl("sched-credit", "-d", guest.name))

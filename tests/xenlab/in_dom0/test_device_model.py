@@ -11,8 +11,9 @@ import pytest
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context, run
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 
 from .points import spread
 from .restoring import restore_file
@@ -23,9 +24,9 @@ FAKE = Path(__file__).with_name("fake_model.py")
 LOG = Path("/var/log/xen/qemu-dm-ticker.log")
 
 
-def faking(way: str) -> XenOptions:
+def faking(way: str) -> RestoreOptions:
     extra = json.dumps(["-way", way])
-    return XenOptions(overrides=[("b_info.device_model", str(FAKE)), ("b_info.extra", extra)])
+    return RestoreOptions(overrides=[("b_info.device_model", str(FAKE)), ("b_info.extra", extra)])
 
 
 FAILS = {
@@ -68,7 +69,7 @@ def test_aborted_while_it_starts(hvm_image: Path, way: str) -> None:
     ctx = Context()
     fd = os.open(hvm_image, os.O_RDONLY)
     try:
-        ao = restore_ao(ctx, fd, XenTarget(ctx, faking(way)), to_eof=True)
+        ao = restore_ao(ctx, fd, RestoreOptions(to_eof=True), target=XenTarget(ctx, faking(way)))
         run(ctx, lambda: ao.done or _has_spoken())
         ao.abort()
         run(ctx, lambda: ao.done)
@@ -93,7 +94,7 @@ def no_log() -> None:
 )
 def test_it_is_no_program(hvm_image: Path, program: str) -> None:
     with pytest.raises(TargetError, match="is not a program here"):
-        restore_file(hvm_image, XenOptions(overrides=[("b_info.device_model", program)]))
+        restore_file(hvm_image, RestoreOptions(overrides=[("b_info.device_model", program)]))
 
 
 def test_it_can_not_be_executed(hvm_image: Path, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_it_can_not_be_executed(hvm_image: Path, tmp_path: Path) -> None:
     program.write_bytes(b"\x7fELF but no more")
     program.chmod(0o700)
     with pytest.raises(TargetError, match="can't be started: execve failed: Exec format error"):
-        restore_file(hvm_image, XenOptions(overrides=[("b_info.device_model", str(program))]))
+        restore_file(hvm_image, RestoreOptions(overrides=[("b_info.device_model", str(program))]))
 
 
 def test_ten_logs_are_kept(hvm_image: Path) -> None:
@@ -124,4 +125,4 @@ UNSUPPORTED: dict[str, tuple[str, str]] = {
 def test_what_can_not_be_restored(hvm_image: Path, place: str) -> None:
     value, says = UNSUPPORTED[place]
     with pytest.raises(LibxlsrError, match=says):
-        restore_file(hvm_image, XenOptions(overrides=[(place, json.dumps(value))]))
+        restore_file(hvm_image, RestoreOptions(overrides=[(place, json.dumps(value))]))

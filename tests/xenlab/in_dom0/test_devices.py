@@ -10,8 +10,9 @@ import pytest
 from libxlsr.errors import TargetError
 from libxlsr.events import Context, run
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.xen.xenstore import Xenstore
 
 from .device_guests import DeviceGuest, saved_device_guest
@@ -85,8 +86,8 @@ def test_it_is_destroyed_without_a_trace(guest: DeviceGuest) -> None:
 
 @pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
 def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
-    result = restore_file(guest.image, XenOptions(paused=True))
-    other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
+    result = restore_file(guest.image, RestoreOptions(paused=True))
+    other = RestoreOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
     with pytest.raises(TargetError, match=f"is in use by domain {result.guest.domid}"):
         restore_file(guest.image, other)
 
@@ -99,11 +100,17 @@ def test_its_disk_is_taken_while_its_stream_is_read(guest: DeviceGuest) -> None:
 
     def note(progress: Progress) -> None:
         if progress.phase is Phase.MEMORY and not taken:
-            other = XenOptions(overrides=[("name", "lab-other"), ("uuid", "new")], paused=True)
+            other = RestoreOptions(overrides=[("name", "lab-other"), ("uuid", "new")], paused=True)
             taken.append(str(restore_file(guest.image, other).guest.domid))
 
     with guest.image.open("rb") as image:
-        ao = restore_ao(ctx, image.fileno(), XenTarget(ctx), to_eof=True, on_progress=note)
+        ao = restore_ao(
+            ctx,
+            image.fileno(),
+            RestoreOptions(to_eof=True),
+            target=XenTarget(ctx),
+            on_progress=note,
+        )
         run(ctx, lambda: ao.done)
     (domid,) = taken
     try:

@@ -16,6 +16,7 @@ import pytest
 from libxlsr.errors import Aborted, TargetError, TimedOut
 from libxlsr.events import Ao, Context, run
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.timeouts import Timeouts
 from libxlsr.restoring.xen_target import XenTarget
 
@@ -88,7 +89,9 @@ def restore(
     ctx = Context()
     fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        ao = restore_ao(ctx, fd, XenTarget(ctx), timeouts=Timeouts(hotplug=hotplug))
+        ao = restore_ao(
+            ctx, fd, RestoreOptions(timeouts=Timeouts(hotplug=hotplug)), target=XenTarget(ctx)
+        )
 
         def look() -> None:
             if HUNG.exists() and act is not None:

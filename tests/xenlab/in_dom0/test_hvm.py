@@ -10,7 +10,7 @@ import pytest
 
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.formats import libxl
-from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
@@ -105,7 +105,7 @@ def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) 
 
 @pytest.mark.parametrize("hvm_guest", ["tiny"], indirect=True)
 def test_paused(hvm_guest: HvmGuest) -> None:
-    restore_file(hvm_guest.image, XenOptions(paused=True))
+    restore_file(hvm_guest.image, RestoreOptions(paused=True))
     with Xenctrl() as xenctrl:
         info = xenctrl.domain_info(hvm_guest.domid)
     assert info is not None
@@ -260,4 +260,4 @@ def test_aborted_while_it_finishes(hvm_image: Path, unchanged_host: HostState, a
 @pytest.mark.parametrize("kind", spread(("pv", "pvh"), {"pv"}))
 def test_a_configuration_that_says_otherwise(hvm_image: Path, kind: str) -> None:
     with pytest.raises(LibxlsrError):
-        restore_file(hvm_image, XenOptions(overrides=[("c_info.type", f'"{kind}"')]))
+        restore_file(hvm_image, RestoreOptions(overrides=[("c_info.type", f'"{kind}"')]))

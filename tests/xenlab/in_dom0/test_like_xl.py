@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.restoring.xen_target import XenOptions
+from libxlsr.restoring.options import RestoreOptions
 
 from .guests import IMAGES, Guest, wait_until, xl
 from .points import every_run_with
@@ -39,7 +39,7 @@ def test_a_driver_domain_has_xl_s_nodes(guest: Guest, tmp_path: Path) -> None:
     xl("restore", str(config), str(guest.image))
     of_xl = look_at(guest)
     guest.destroy()
-    restore_file(guest.image, XenOptions(overrides=[("c_info.driver_domain", '"True"')]))
+    restore_file(guest.image, RestoreOptions(overrides=[("c_info.driver_domain", '"True"')]))
     ours = look_at(guest)
 
     assert "/local/domain/N/libxl" in of_xl.nodes

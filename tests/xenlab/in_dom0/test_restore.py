@@ -18,8 +18,9 @@ from libxlsr.domain.save_helper.spare import SpareHelper
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.events import Context, run
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
@@ -65,7 +66,7 @@ def test_the_guest_goes_on(guest: Guest) -> None:
 @every_run_with("pv")
 def test_paused_and_under_another_name(guest: Guest) -> None:
     changes = [("name", f"{guest.name}-other"), ("uuid", "new")]
-    result = restore_file(guest.image, XenOptions(overrides=changes, paused=True))
+    result = restore_file(guest.image, RestoreOptions(overrides=changes, paused=True))
     try:
         assert result.guest.domid is not None
         assert result.guest.name == f"{guest.name}-other"
@@ -107,7 +108,13 @@ def test_two_at_once_on_one_loop() -> None:
 
     try:
         aos = [
-            restore_ao(ctx, fd, XenTarget(ctx), to_eof=True, on_progress=follow(number))
+            restore_ao(
+                ctx,
+                fd,
+                RestoreOptions(to_eof=True),
+                target=XenTarget(ctx),
+                on_progress=follow(number),
+            )
             for number, fd in enumerate(fds)
         ]
         run(ctx, lambda: all(ao.done for ao in aos))
@@ -126,14 +133,14 @@ def test_two_at_once_on_one_loop() -> None:
 def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(guest: Guest, uuid: str) -> None:
     changes = [("uuid", "new")] if uuid == "new" else []
     before = HostState.now()
-    restore_file(guest.image, XenOptions(paused=True))
+    restore_file(guest.image, RestoreOptions(paused=True))
     alone = look_at(guest)
     guest.destroy()
     ctx = Context()
     fds = [os.open(guest.image, os.O_RDONLY) for _ in range(2)]
     try:
         aos = [
-            restore_ao(ctx, fd, XenTarget(ctx, XenOptions(overrides=own, paused=True)))
+            restore_ao(ctx, fd, target=XenTarget(ctx, RestoreOptions(overrides=own, paused=True)))
             for fd, own in zip(fds, ([], changes))
         ]
         run(ctx, lambda: all(ao.done for ao in aos))
@@ -174,7 +181,7 @@ def test_a_spare_helper_is_taken_and_replaced(guest: Guest) -> None:
 
 def _helpers_of_restore(ctx: Context, spare: SpareHelper, path: Path) -> set[int]:
     """The process ids of the helpers that were seen to run in a restore."""
-    target = XenTarget(ctx, XenOptions(spare_helper=spare))
+    target = XenTarget(ctx, RestoreOptions(spare_helper=spare))
     seen = set()
 
     def look(_progress: Progress) -> None:
@@ -182,7 +189,7 @@ def _helpers_of_restore(ctx: Context, spare: SpareHelper, path: Path) -> set[int
             seen.add(target.helper_pid)
 
     with path.open("rb") as image:
-        ao = restore_ao(ctx, image.fileno(), target, on_progress=look)
+        ao = restore_ao(ctx, image.fileno(), target=target, on_progress=look)
         run(ctx, lambda: ao.done)
     ao.result()
     return seen
@@ -204,13 +211,13 @@ def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
 @pytest.mark.usefixtures("unchanged_host")
 @each_guest_with("override", ("name", "uuid"), {("pv", "name"), ("pvh", "uuid")})
 def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
-    result = restore_file(guest.image, XenOptions(paused=True))
+    result = restore_file(guest.image, RestoreOptions(paused=True))
     try:
         other = ("uuid", "new") if override == "name" else ("name", "lab-other")
         with pytest.raises(
             TargetError, match=f"(?i)domain {result.guest.domid} has the {override}"
         ):
-            restore_file(guest.image, XenOptions(overrides=[other]))
+            restore_file(guest.image, RestoreOptions(overrides=[other]))
     finally:
         guest.destroy()
 
@@ -240,7 +247,7 @@ def test_dom0_gives_up_memory_when_asked(guest: Guest, dom0_memory: int) -> None
     with pytest.raises(TargetError, match="KiB are missing"):
         restore_file(guest.image)
     try:
-        restore_file(guest.image, XenOptions(balloon=True))
+        restore_file(guest.image, RestoreOptions(balloon=True))
         guest.wait_for_ticks(1)
         with Xenctrl() as xenctrl:
             dom0 = xenctrl.domain_info(0)
@@ -261,7 +268,7 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
         cut = tmp_path / "cut.save"
         write_changed(guest.image, cut, lambda image: image.upto(100_000))
         with pytest.raises(StreamError):
-            restore_file(cut, XenOptions(balloon=True))
+            restore_file(cut, RestoreOptions(balloon=True))
         assert f"dom0's memory target goes from {before} to " in caplog.text
         assert xenstore.read(DOM0_TARGET) == before
 
@@ -270,7 +277,7 @@ def test_dom0_gets_its_memory_back_when_the_restore_fails(
 def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
     domids: list[int | None] = []
     ctx = Context()
-    target = XenTarget(ctx, XenOptions(balloon=True))
+    target = XenTarget(ctx, RestoreOptions(balloon=True))
     fd = os.open(guest.image, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with XenHost().lock_file.open("w") as held:
@@ -281,7 +288,7 @@ def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
                 fcntl.lockf(held, fcntl.LOCK_UN)
 
             ctx.call_later(5, let_go)
-            ao = restore_ao(ctx, fd, target)
+            ao = restore_ao(ctx, fd, target=target)
             run(ctx, lambda: ao.done)
     finally:
         os.close(fd)

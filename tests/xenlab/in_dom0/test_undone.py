@@ -14,7 +14,8 @@ import pytest
 from libxlsr.domain import destruction
 from libxlsr.errors import Aborted, TargetError
 from libxlsr.events import Ao
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.options import RestoreOptions
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenstore import Xenstore
 
@@ -80,7 +81,7 @@ def test_a_large_one_is_destroyed_in_a_child(
 def test_too_little_memory(guest: Guest) -> None:
     huge = [("maxmem", "100000"), ("memory", "90000")]
     with pytest.raises(TargetError, match=r"needs \d+ KiB .* KiB are missing"):
-        restore_file(guest.image, XenOptions(overrides=huge))
+        restore_file(guest.image, RestoreOptions(overrides=huge))
 
 
 @every_run_with("pvh")
@@ -88,7 +89,7 @@ def test_memory_that_runs_out_half_way(guest: Guest) -> None:
     # The domain may have less than the image holds: Xen refuses the rest in the middle.
     small = [("memory", "32")]
     with pytest.raises(TargetError, match="holds more memory than"):
-        restore_file(guest.image, XenOptions(overrides=small))
+        restore_file(guest.image, RestoreOptions(overrides=small))
 
 
 @pytest.mark.parametrize(
