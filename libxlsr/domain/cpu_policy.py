@@ -7,12 +7,16 @@ can give it, and its log line says the same.
 
 from __future__ import annotations
 
-import os
 import struct
+from contextlib import suppress
 
-from libxlsr.errors import StreamError, TargetError
-from libxlsr.formats import libxc
-from libxlsr.formats.records import decode_libxc_header
+from libxlsr.errors import TargetError
+from libxlsr.formats.libxc import RecordType
+from libxlsr.formats.libxc_records import RecordBody
+from libxlsr.libxc.record_walk import CannotGoOn
+from libxlsr.libxc.visitor import Problem, Record, Visitor
+from libxlsr.libxc.walker import Walker
+from libxlsr.source.file_reader import FileReader
 from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenguest import set_domain_cpu_policy
 
@@ -81,23 +85,31 @@ def _vendor(leaves: bytes) -> str | None:
     return None
 
 
+class _Policies(Visitor):
+    """Keeps the bytes of both policies."""
+
+    def __init__(self) -> None:
+        self.leaves = self.msrs = b""
+
+    def record(self, record: Record) -> None:
+        static_data_ends = record.type in (RecordType.STATIC_DATA_END, RecordType.PAGE_DATA)
+        if static_data_ends or record.number > _RECORDS_MAX or record.length > _POLICY_MAX:
+            raise CannotGoOn
+
+    def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
+        if record.type == RecordType.X86_CPUID_POLICY:
+            self.leaves = bytes(data)
+        elif record.type == RecordType.X86_MSR_POLICY:
+            self.msrs = bytes(data)
+
+    def problem(self, problem: Problem) -> None:
+        raise CannotGoOn
+
+
 def _policies(fd: int, offset: int) -> tuple[bytes, bytes]:
-    leaves = msrs = b""
-    position = offset + libxc.IMAGE_HEADER_SIZE + libxc.DOMAIN_HEADER_SIZE
-    for _ in range(_RECORDS_MAX):
-        raw = os.pread(fd, libxc.RECORD_HEADER_SIZE, position)
-        try:
-            header = decode_libxc_header(raw, position)
-        except StreamError:
-            break
-        position += libxc.RECORD_HEADER_SIZE
-        if header.type in (libxc.RecordType.STATIC_DATA_END, libxc.RecordType.PAGE_DATA):
-            break
-        if header.length > _POLICY_MAX:
-            break
-        if header.type == libxc.RecordType.X86_CPUID_POLICY:
-            leaves = os.pread(fd, header.length, position)
-        elif header.type == libxc.RecordType.X86_MSR_POLICY:
-            msrs = os.pread(fd, header.length, position)
-        position += header.padded_length
-    return leaves, msrs
+    policies = _Policies()
+    walker = Walker(FileReader(fd, position=offset, offset=offset), policies)
+    with suppress(CannotGoOn):
+        walker.headers()
+        walker.section()
+    return policies.leaves, policies.msrs

@@ -166,6 +166,11 @@ class PageData:
         return self._is_consecutive
 
     @property
+    def lowest(self) -> int:
+        """The lowest guest frame number."""
+        return self.gfns[0] if self.is_consecutive else min(self.gfns)
+
+    @property
     def highest(self) -> int:
         """The highest guest frame number."""
         return self.gfns[-1] if self.is_consecutive else max(self.gfns)

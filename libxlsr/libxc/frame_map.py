@@ -60,6 +60,11 @@ class FrameMap:
         chunk = self._chunks.get(gfn >> CHUNK_SHIFT)
         return chunk[gfn & CHUNK_FRAMES - 1] if chunk is not None else 0
 
+    def type_of(self, gfn: int) -> int | None:
+        """The type that a frame was last named with; None if it never was."""
+        byte = self.get(gfn)
+        return byte & TYPE_MASK if byte else None
+
     def chunks(self) -> Iterator[tuple[int, bytearray]]:
         """``(first frame, a byte for each of CHUNK_FRAMES)``, in the frames' order."""
         for index in sorted(self._chunks):

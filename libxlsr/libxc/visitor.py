@@ -1,14 +1,15 @@
-"""What a walk tells of: places, and a visitor with a method for each thing that is met."""
+"""What a walk over a libxc image tells of: places, and a visitor with a method for each thing."""
 
 from __future__ import annotations
 
+import enum
 from typing import NamedTuple
 
 from libxlsr.errors import StreamError
-from libxlsr.formats import libxc, libxl, xl
+from libxlsr.formats import libxc, libxl
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.records import LibxlBody
+from libxlsr.libxc.guest import ConfiguredGuest, Guest
 
 
 class Record(NamedTuple):
@@ -30,6 +31,11 @@ class Record(NamedTuple):
         return named(self.type)
 
     @property
+    def is_optional(self) -> bool:
+        """Whether a reader that doesn't know the type may skip it."""
+        return bool(self.type & libxc.REC_TYPE_OPTIONAL)
+
+    @property
     def body_offset(self) -> int:
         """The offset of the body's first byte."""
         return self.offset + libxc.RECORD_HEADER_SIZE
@@ -39,7 +45,7 @@ class Record(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something that the grammar does not allow."""
+    """Something that the grammar or a rule does not allow."""
 
     rule: str
     """The id of the finding that `libxlsr.tools.verify.findings` documents."""
@@ -49,63 +55,50 @@ class Problem(NamedTuple):
     """Of the record at fault, or of the one that should begin here; None outside of records."""
 
 
+class Wanted(enum.Enum):
+    """Which contents of a PAGE_DATA record are read."""
+
+    NOTHING = enum.auto()
+    PAGE_TABLES = enum.auto()
+    """Those of a PV guest's page tables, whose entries are looked at."""
+    EVERYTHING = enum.auto()
+
+
 class Visitor:
     """Told of everything in its order. Each method does nothing; override what is wanted."""
 
-    def opened(self, kind: str, compression: str | None) -> None:
-        """The image was recognised: "xl", "libxl" or "libxc"; "gzip", "xz", "zstd" or None."""
-
-    def xl_header(self, header: xl.Header) -> None:
-        """xl's header; what follows it comes in optional_data()."""
-
-    def optional_data(self, data: xl.OptionalData) -> None:
-        """The configuration."""
-
-    def libxl_header(self, header: libxl.Header) -> None:
-        """The stream's header."""
+    def configured(self) -> ConfiguredGuest:
+        """What the image has to fit. Asked for once, before domain_header()."""
+        return ConfiguredGuest()
 
     def image_header(self, header: libxc.ImageHeader) -> None:
-        """libxc's first header."""
+        """The first header."""
 
-    def domain_header(self, header: libxc.DomainHeader) -> None:
-        """libxc's second header."""
+    def domain_header(self, guest: Guest) -> None:
+        """The second header. From now on the walk puts together what ``guest`` says."""
 
     def record(self, record: Record) -> None:
         """A record's header, before anything of its body."""
 
-    def libxl_body(self, record: Record, body: LibxlBody) -> None:
-        """The body of a libxl record that has one, but for EMULATOR_CONTEXT."""
-
-    def emulator_context(self, record: Record, head: libxl.EmulatorContext, size: int) -> None:
-        """An EMULATOR_CONTEXT whose state (``size`` bytes, not in ``head``) follows."""
-
-    def wants_emulator_state(self) -> bool:
-        """Whether emulator_state() is to be called."""
-        return False
-
-    def emulator_state(self, piece: bytes | memoryview) -> None:
-        """The next bytes of the device model's state, which are there during the call only."""
+    def buffered(self, record: Record) -> None:
+        """A record was read that is kept until the next CHECKPOINT, and record() will tell of."""
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
-        """The body of a libxc record but PAGE_DATA, and its bytes without padding."""
+        """The body of a record that has one but for PAGE_DATA, and its bytes without padding."""
 
     def page_data(self, record: Record, batch: PageData) -> None:
         """The frames of a PAGE_DATA record."""
 
-    def wanted_pages(self, batch: PageData) -> bytes:
-        """The types of those frames whose contents pages() is to be told, of the record's frames;
-        nothing for none."""
-        return b""
+    def wanted(self, batch: PageData) -> Wanted:
+        """Which contents of the record's frames are to be read."""
+        return Wanted.NOTHING
 
-    def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:
-        """Contents of consecutive frames of one type; a record's come in its order. They are there
-        during the call only."""
+    def pages(self, first_gfn: int, data: bytes | memoryview) -> None:
+        """Contents of consecutive frames; a record's come in its order. They are there during the
+        call only. Told where everything is wanted."""
 
     def checkpoint(self, number: int) -> None:
         """A checkpoint is whole, its libxl records included. Counts from 1."""
 
     def problem(self, problem: Problem) -> None:
-        """The grammar is broken here. The walk goes on where it can."""
-
-    def ended(self, *, whole: bool, offset: int) -> None:
-        """The walk is over. ``whole``: the end of the image was met where it belongs."""
+        """The image is wrong here. Where this returns, the walk goes on as far as it can."""

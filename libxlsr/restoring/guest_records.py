@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from libxlsr.errors import StreamError
 from libxlsr.formats import xl
-from libxlsr.formats.records import LIBXL
+from libxlsr.libxc import rules
 from libxlsr.restoring.target import LibxcOutcome
 from libxlsr.stream.record import Record
 
@@ -18,21 +17,9 @@ def domain_type(config: xl.Config | None, libxc: LibxcOutcome | None) -> str | N
 
 def check_guest_has(guest: str | None, record: Record) -> None:
     """Raises StreamError for a record that such a guest does not have."""
-    guests = LIBXL[record.type].guests
-    if guest is not None and guest not in guests:
-        raise StreamError(
-            f"a {guest} guest has no {record.type.name}",
-            offset=record.offset,
-            expected=f"one for these guests only: {', '.join(sorted(guests))}",
-        )
+    rules.emulator_unexpected(guest, record.type, record.offset)
 
 
 def check_complete(guest: str | None, *, emulator_context: bool, offset: int | None) -> None:
     """At the end of the stream, ``offset``: raises StreamError for what is missing."""
-    if guest == "hvm" and not emulator_context:
-        raise StreamError(
-            "the stream of an HVM guest ends without an EMULATOR_CONTEXT",
-            offset=offset,
-            expected="the device model's state",
-            remedy="the image is damaged, or its sender was: save the guest again",
-        )
+    rules.emulator_missing(guest, emulator_context=emulator_context, offset=offset)

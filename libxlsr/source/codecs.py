@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import lzma
 import os
-import select
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from libxlsr.errors import BackendUnavailable, StreamError
+from libxlsr.source.byte_reader import waiting
 
 CHUNK = 256 * 1024
 
@@ -118,19 +118,9 @@ class _PrefixedFd(io.RawIOBase):
             view[:count] = self._prefix[:count]
             self._prefix = self._prefix[count:]
         else:
-            count = self._readv(view)
+            count = waiting(self._fd, lambda: os.readv(self._fd, [view]))
         self.count += count
         return count
-
-    def _readv(self, view: memoryview) -> int:
-        # The fd may be in non-blocking mode, which belongs to whoever opened it.
-        while True:
-            try:
-                return os.readv(self._fd, [view])
-            except BlockingIOError:
-                poll = select.poll()
-                poll.register(self._fd, select.POLLIN)
-                poll.poll()
 
 
 class Decompression:

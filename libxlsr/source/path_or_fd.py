@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Union
 
 from libxlsr.errors import TargetError
-from libxlsr.source.byte_source import ReadError
+from libxlsr.source.byte_reader import ReadError
 
 Source = Union[str, "os.PathLike[str]", int]
 """An image's path, or an open fd, which stays the caller's."""

@@ -1,7 +1,7 @@
 """A target in memory: it notes what it is given, and fails or dawdles where it is told to.
 
-It keeps the rules of `libxlsr.restoring.target` and passes the conformance suite. Of libxc's part
-it reads the records' headers only, in this process and blocking, so the stream has to be there.
+It keeps the rules of `libxlsr.restoring.target` and passes the conformance suite. libxc's part is
+looked at in this process and blocking, so the stream has to be there; pages are passed over.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from libxlsr.events import Context
 from libxlsr.events.chain import Done
 from libxlsr.formats import libxc, libxl
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.formats.records import decode_libxc_header
-from libxlsr.restoring.image.exact_fd import ExactReader
+from libxlsr.libxc.guest import Guest
+from libxlsr.libxc.visitor import Problem, Record, Visitor
+from libxlsr.libxc.walker import Walker
 from libxlsr.restoring.target import (
     FinishDone,
     ImageDescription,
@@ -24,9 +25,8 @@ from libxlsr.restoring.target import (
     Restored,
     TargetHooks,
 )
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.stream.libxc_stream import LibxcStream
-
-_CHUNK = 1 << 16
 
 
 class FakeTarget:
@@ -125,35 +125,42 @@ class FakeTarget:
             self._ctx.call_soon(done, self._errors.get(name))
 
 
-class _LibxcPart:
+class _LibxcPart(Visitor):
     """Reads over one libxc stream, from checkpoint to checkpoint to END."""
 
     def __init__(self, target: FakeTarget, stream: LibxcStream, done: LibxcDone) -> None:
         self._target = target
         self._done = done
         self._reader = ExactReader(stream.fd, stream.offset, stream.prefix)
+        self._walker = Walker(self._reader, self)
         self._lent_at = stream.offset
         self._guest_kind: str | None = None
         self._checkpoints = 0
 
+    def domain_header(self, guest: Guest) -> None:
+        self._guest_kind = "pv" if guest.is_pv else "hvm"
+
+    def record(self, record: Record) -> None:
+        self._target.libxc_records.append(record.type)
+
+    def checkpoint(self, number: int) -> None:
+        self._checkpoints = number
+
+    def problem(self, problem: Problem) -> None:
+        raise problem.error
+
     def start(self) -> None:
         try:
-            start = self._reader.offset
-            image = self._reader.read(libxc.IMAGE_HEADER_SIZE, "the libxc image header")
-            libxc.ImageHeader.decode(image, start)
-            start = self._reader.offset
-            data = self._reader.read(libxc.DOMAIN_HEADER_SIZE, "the libxc domain header")
-            domain = libxc.DomainHeader.decode(data, start)
+            self._walker.headers()
         except LibxlsrError as error:
             self._done(None, error)
             return
-        self._guest_kind = "pv" if domain.is_pv else "hvm"
         self._read_on()
 
     def _read_on(self) -> None:
         failover = None
         try:
-            if self._read_to() == libxc.RecordType.CHECKPOINT:
+            if self._walker.section() == libxc.RecordType.CHECKPOINT:
                 consumed = self._reader.offset - self._lent_at
                 self._lent_at = self._reader.offset
                 assert self._target.hooks is not None
@@ -168,8 +175,8 @@ class _LibxcPart:
 
     def _checkpoint_done(self, reply: CheckpointReply, offset: int) -> None:
         if reply is CheckpointReply.SUCCESS:
-            self._checkpoints += 1
             self._reader.offset = self._lent_at = offset
+            self._walker.go_on()
             self._read_on()
         elif reply is CheckpointReply.FAILOVER:
             self._end(StreamError("the stream broke off inside a checkpoint", offset=None))
@@ -179,16 +186,3 @@ class _LibxcPart:
     def _end(self, failover: LibxlsrError | None) -> None:
         consumed = self._reader.offset - self._lent_at
         self._done(LibxcOutcome(consumed, self._guest_kind, failover), None)
-
-    def _read_to(self) -> int:
-        """Read over records up to CHECKPOINT or END; its type."""
-        while True:
-            start = self._reader.offset
-            data = self._reader.read(libxc.RECORD_HEADER_SIZE, "a libxc record header")
-            header = decode_libxc_header(data, start)
-            left = header.padded_length
-            while left:
-                left -= len(self._reader.read(min(left, _CHUNK), "a libxc record"))
-            self._target.libxc_records.append(header.type)
-            if header.type in (libxc.RecordType.CHECKPOINT, libxc.RecordType.END):
-                return header.type

@@ -45,7 +45,7 @@ def refused_by_xen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]
 
 
 def error_of(policy: bytes, *, host_vendor: str | None) -> str:
-    headers = libxc.ImageHeader().encode() + libxc.DomainHeader(2, 12, 4, 17).encode()
+    headers = libxc.ImageHeader().encode() + libxc.DomainHeader(2, 4, 17).encode()
     stream = headers + record(libxc.RecordType.X86_CPUID_POLICY, policy)
     with tempfile.TemporaryFile() as file:
         file.write(b"before" + stream + record(libxc.RecordType.STATIC_DATA_END, b""))

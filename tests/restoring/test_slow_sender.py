@@ -7,8 +7,8 @@ from pathlib import Path
 
 from libxlsr.formats import libxc
 from libxlsr.formats.checkpoint import CheckpointReply
-from libxlsr.restoring.image.exact_fd import ExactReader
 from libxlsr.restoring.image.libxc_restore import LibxcRestore
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.testing.builder import StreamBuilder
 from libxlsr.testing.feeding import feed
 from libxlsr.testing.parts import IMAGE_HEADER, join

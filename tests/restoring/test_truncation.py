@@ -21,15 +21,17 @@ import pytest
 
 from libxlsr.errors import LibxlsrError, StreamError
 from libxlsr.events import Context
+from libxlsr.formats import libxc
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.formats.records import decode_libxc_header
-from libxlsr.restoring.image.exact_fd import ExactReader
+from libxlsr.libxc.walker import Walker
 from libxlsr.restoring.image.libxc_restore import LibxcRestore
 from libxlsr.restoring.image.memory import GuestMemory
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.target import Target
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.testing.in_process import InProcessImageTarget
 from libxlsr.testing.libxl_records import T
 from libxlsr.testing.parts import LIBXL_HEADER, XL_OPTIONAL_DATA, Part, split
@@ -111,12 +113,11 @@ class _FromRecord(LibxcRestore):
     """Goes on where another one stands, at a record, from ``fd``."""
 
     def __init__(self, other: LibxcRestore, fd: int) -> None:
-        own = {name: copy.copy(value) for name, value in vars(other).items() if name != "_pages"}
-        vars(self).update(own, _pages=other._pages)  # a buffer, and a large one
-        self._reader = self._stream = ExactReader(fd, other._reader.offset)
-        self._order = copy.deepcopy(other._order)
-        self._state = copy.copy(other._state)
-        self._state._order = self._order
+        vars(self).update({name: copy.copy(value) for name, value in vars(other).items()})
+        self._reader = ExactReader(fd, other._reader.offset)
+        self._walker._reader, self._walker._visitor = self._reader, self
+        self._walker._order = copy.deepcopy(other._walker._order)
+        self._guest = self._walker._guest = copy.deepcopy(other._guest)
         os.lseek(fd, self._reader.offset, os.SEEK_SET)
 
     def run_below(self, directory: Path) -> None:
@@ -130,7 +131,7 @@ class _FromRecord(LibxcRestore):
 
     def run_to_cut(self) -> None:
         """Read on, into the files of the other one: what it reads next is the same."""
-        self._read_records()
+        self._walker.section()
         raise AssertionError("the cut is not in this record")
 
 
@@ -139,11 +140,25 @@ class _AtEachRecord(LibxcRestore):
 
     visit: Callable[[LibxcRestore, int], None]
 
-    def _read_record(self) -> bool:
+    def run(self) -> dict[str, object]:
+        self._walker = _SteppedWalker(self._reader, self)
+        self._walker.before_record = self._before_record
+        return super().run()
+
+    def _before_record(self) -> None:
         start, fd = self._reader.offset, self._reader.fileno()
         header = decode_libxc_header(os.pread(fd, 8, start))
         self.visit(self, start + 8 + header.padded_length)
-        return super()._read_record()
+
+
+class _SteppedWalker(Walker):
+    """Calls ``before_record`` before each record."""
+
+    before_record: Callable[[], None] = staticmethod(lambda: None)
+
+    def _next_header(self) -> libxc.RecordHeader:
+        self.before_record()
+        return super()._next_header()
 
 
 class _Continuing(InProcessImageTarget):

@@ -25,19 +25,14 @@ from pathlib import Path
 
 from libxlsr.files import pwrite_all, write_all
 from libxlsr.formats import libxl
-from libxlsr.formats.framing import Buffer, encode_record
+from libxlsr.formats.framing import encode_record
 from libxlsr.formats.libxc import PAGE_SIZE, RecordType
-from libxlsr.formats.libxc_order import RecordOrder
+from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.pv_page_table import check_table
-from libxlsr.restoring.image.exact_fd import ExactReader, end_of_stream
-from libxlsr.restoring.image.libxc_restore import (
-    Checkpoint,
-    ConfiguredDomain,
-    LibxcRestore,
-    Progress,
-)
-from libxlsr.restoring.image.state_files import StateFiles
+from libxlsr.libxc.guest import ConfiguredGuest
+from libxlsr.libxc.visitor import Record, Wanted
+from libxlsr.restoring.image.libxc_restore import Checkpoint, LibxcRestore, Progress
+from libxlsr.source.exact_reader import ExactReader
 
 LOCATIONS = "locations"
 RECORDS = "records"
@@ -63,56 +58,51 @@ class IndexingRestore(LibxcRestore):
         directory: Path,
         progress: Progress,
         checkpoint: Checkpoint,
-        domain: ConfiguredDomain | None = None,
+        configured: ConfiguredGuest | None = None,
     ) -> None:
-        super().__init__(reader, directory, progress, checkpoint, domain)
-        status = os.fstat(reader.fileno())
-        self._in_place = stat.S_ISREG(status.st_mode)
-        self._size = status.st_size
+        super().__init__(reader, directory, progress, checkpoint, configured)
+        self._is_file = stat.S_ISREG(os.fstat(reader.fileno()).st_mode)
         self._locations = os.open(directory / LOCATIONS, _FLAGS, 0o600)
+        self._kept_records = os.open(directory / RECORDS, _FLAGS, 0o600)
 
-    def _make_state(self, order: RecordOrder) -> StateFiles:
-        return _KeptRecords(self._directory, order, self._max_vcpus)
+    def record(self, record: Record) -> None:
+        super().record(record)
+        if record.type == RecordType.STATIC_DATA_END:
+            self._keep(record, b"")
 
-    def _take_pages(self, batch: PageData) -> None:
-        if self._in_place and self._stream is self._reader:
-            position = os.lseek(self._reader.fileno(), 0, os.SEEK_CUR)
-            self._skip_pages(position, batch.data_pages * PAGE_SIZE)
-            self._check_tables_at(position, batch)
-            if self._verifying:
-                ends = (first_gfn + number for first_gfn, number in batch.data_runs())
-                self._memory.reach(max(ends, default=0))
-                return
-            for first_gfn, number in batch.data_runs():
-                self._note(first_gfn, number, position)
-                position += number * PAGE_SIZE
-        else:
-            super()._take_pages(batch)
-            if self._verifying:
-                return
-            for first_gfn, number in batch.data_runs():
+    def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
+        super().libxc_body(record, body, data)
+        self._keep(record, data)
+
+    def page_data(self, record: Record, batch: PageData) -> None:
+        super().page_data(record, batch)
+        runs = list(batch.data_runs())
+        if self._verifying:
+            # There is nothing to compare with: what was sent before may be anywhere. But these
+            # frames have contents, if only zeros.
+            self._memory.reach(max((first + number for first, number in runs), default=0))
+            return
+        if not self._in_place:
+            for first_gfn, number in runs:
                 self._note(first_gfn, number, IN_MEMORY | first_gfn * PAGE_SIZE)
+            return
+        # The pages come next.
+        position = os.lseek(self._reader.fileno(), 0, os.SEEK_CUR)
+        for first_gfn, number in runs:
+            self._note(first_gfn, number, position)
+            position += number * PAGE_SIZE
 
-    def _verify_pages(self, first_gfn: int, pages: memoryview) -> None:
-        """There is nothing to compare with: what was sent before may be anywhere. But these frames
-        have contents, if only zeros."""
-        self._memory.reach(first_gfn + len(pages) // PAGE_SIZE)
+    def wanted(self, batch: PageData) -> Wanted:
+        return Wanted.PAGE_TABLES if self._in_place else Wanted.EVERYTHING
 
-    def _check_tables_at(self, position: int, batch: PageData) -> None:
-        for index, gfn in batch.page_tables() if self._is_pv else ():
-            place = position + index * PAGE_SIZE
-            table = os.pread(self._reader.fileno(), PAGE_SIZE, place).ljust(PAGE_SIZE, b"\0")
-            offset = self._reader.offset - (batch.data_pages - index) * PAGE_SIZE
-            check_table(table, gfn, self._state.p2m_covered, offset)
+    def pages(self, first_gfn: int, data: bytes | memoryview) -> None:
+        if not self._verifying:
+            super().pages(first_gfn, data)
 
-    def _skip_pages(self, position: int, nbytes: int) -> None:
-        left = max(self._size - position, 0)
-        if nbytes > left:
-            raise end_of_stream(
-                self._reader.offset + left, f"{left} bytes into the pages of PAGE_DATA"
-            )
-        os.lseek(self._reader.fileno(), nbytes, os.SEEK_CUR)
-        self._reader.offset += nbytes
+    @property
+    def _in_place(self) -> bool:
+        """Whether contents are where the fd stands, and stay there."""
+        return self._is_file and not self._walker.replaying
 
     def _note(self, first_gfn: int, number: int, location: int) -> None:
         locations = array("Q", range(location, location + number * PAGE_SIZE, PAGE_SIZE))
@@ -120,14 +110,5 @@ class IndexingRestore(LibxcRestore):
             locations.byteswap()
         pwrite_all(self._locations, locations.tobytes(), first_gfn * LOCATION_SIZE)
 
-
-class _KeptRecords(StateFiles):
-    """Stores each record twice: decoded, and as it was."""
-
-    def __init__(self, directory: Path, order: RecordOrder, max_vcpus: int | None) -> None:
-        super().__init__(directory, order, max_vcpus)
-        self._records = os.open(directory / RECORDS, _FLAGS, 0o600)
-
-    def store(self, record_type: RecordType, data: Buffer, offset: int) -> None:
-        super().store(record_type, data, offset)
-        write_all(self._records, encode_record(record_type, data))
+    def _keep(self, record: Record, data: bytes | memoryview) -> None:
+        write_all(self._kept_records, encode_record(record.type, data))

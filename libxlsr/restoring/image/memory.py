@@ -7,7 +7,9 @@ hostile stream says it is.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from libxlsr.files import pwrite_all
@@ -20,6 +22,7 @@ from libxlsr.restoring.image.layout import MEMORY, PAGE_TYPE_KEPT, PAGE_TYPE_SEN
 _CHUNK = 1 << 20
 """Bytes of the file of types that are in memory at a time."""
 
+_NAMED = re.compile(rb"[^\0]+")
 _TYPE_TO_SENT = bytes(PAGE_TYPE_SENT | byte & 0xF for byte in range(256))
 _WITHOUT_DATA = bytes(PAGE_TYPE_SENT | page_type for page_type in WITHOUT_DATA)
 _WITH_DATA = bytes(byte for byte in range(256) if byte not in _WITHOUT_DATA)
@@ -68,7 +71,7 @@ class GuestMemory:
     def set_types(self, batch: PageData) -> None:
         """Note the types of a record's frames."""
         types = batch.types.translate(_TYPE_TO_SENT)
-        first_gfn, last_gfn = min(batch.gfns), max(batch.gfns)
+        first_gfn, last_gfn = batch.lowest, batch.highest
         span = last_gfn - first_gfn + 1
         # A frame that has contents keeps them under a type that has none, as with libxenguest.
         all_with_data = not types.translate(None, _WITH_DATA)
@@ -95,38 +98,51 @@ class GuestMemory:
         os.fsync(self._memory)
         os.fsync(self._types)
         counts: Counter[int] = Counter()
-        size = os.fstat(self._types).st_size
-        position = 0
-        while position < size:
-            try:  # holes are skipped: a sparse guest's types may span terabytes
-                position = os.lseek(self._types, position, os.SEEK_DATA)
-            except OSError:
-                break
-            chunk = os.pread(self._types, _CHUNK, position)
+        for _, chunk in self._chunks(self.end):
             for kind in range(16):
                 counts[kind] += chunk.count(PAGE_TYPE_SENT | kind)
                 counts[kind] += chunk.count(PAGE_TYPE_SENT | PAGE_TYPE_KEPT | kind)
-            position += len(chunk)
         return {PAGE_TYPE_NAMES[kind]: number for kind, number in counts.items() if number}
+
+    @property
+    def end(self) -> int:
+        """One more than the highest frame that was named."""
+        return os.fstat(self._types).st_size
+
+    def named(self, end: int) -> int:
+        """How many frames below ``end`` were named."""
+        return sum(len(chunk) - chunk.count(0) for _, chunk in self._chunks(end))
+
+    def gaps(self, end: int) -> Iterator[tuple[int, int]]:
+        """``(first, number)`` of each longest run of frames below ``end`` that were not named."""
+        position = 0
+        for start, chunk in self._chunks(end):
+            for match in _NAMED.finditer(chunk):
+                if start + match.start() > position:
+                    yield position, start + match.start() - position
+                position = start + match.end()
+        if end > position:
+            yield position, end - position
 
     def type_of(self, gfn: int) -> int | None:
         """The type that a frame was last named with; None if it never was."""
         byte = os.pread(self._types, 1, gfn)
         return byte[0] & 0xF if byte and byte[0] else None
 
-    def first_unnamed(self, end: int | None = None) -> int | None:
-        """The first frame below ``end`` (the highest frame that was named, if None) that no
-        record named; None if there is none."""
-        size = os.fstat(self._types).st_size
-        end = size if end is None else end
+    def _chunks(self, end: int) -> Iterator[tuple[int, bytes]]:
+        """``(first frame, a byte for each)`` of frames below ``end``; where none was named, there
+        may be nothing: a sparse guest's types may span terabytes."""
         position = 0
         while position < end:
-            chunk = os.pread(self._types, min(_CHUNK, end - position), position)
-            gap = chunk.find(0)
-            if gap >= 0 or not chunk:
-                return position + max(gap, 0)
+            try:
+                position = os.lseek(self._types, position, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole follows
+                return
+            chunk = os.pread(self._types, min(_CHUNK, max(end - position, 0)), position)
+            if not chunk:
+                return
+            yield position, chunk
             position += len(chunk)
-        return None
 
     def close(self) -> None:
         """Close both files."""

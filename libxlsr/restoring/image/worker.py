@@ -13,8 +13,9 @@ from typing import Any
 from libxlsr.errors import TargetError
 from libxlsr.formats.checkpoint import CheckpointReply
 from libxlsr.helper.child import Channel
-from libxlsr.restoring.image.exact_fd import ExactReader
-from libxlsr.restoring.image.libxc_restore import ConfiguredDomain, LibxcRestore
+from libxlsr.libxc.guest import ConfiguredGuest
+from libxlsr.restoring.image.libxc_restore import LibxcRestore
+from libxlsr.source.exact_reader import ExactReader
 
 
 def run(channel: Channel) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def restore_libxc(channel: Channel, restore: type[LibxcRestore]) -> dict[str, An
     reader = ExactReader(args["fd"], args["offset"], bytes.fromhex(args["prefix"]))
     directory = Path(args["directory"])
     try:
-        domain = None if args["domain"] is None else ConfiguredDomain(*args["domain"])
-        return restore(reader, directory, channel.progress, checkpoint, domain).run()
+        configured = ConfiguredGuest(*args["domain"] or ())
+        return restore(reader, directory, channel.progress, checkpoint, configured).run()
     except OSError as error:
         doing = f"can't write the guest's memory and state in {directory.parent}"
         raise TargetError.from_oserror(error, doing) from error

@@ -14,7 +14,6 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from typing import Protocol
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, libxl
@@ -39,6 +38,7 @@ from libxlsr.formats.libxc_pv import (
 from libxlsr.formats.libxc_records import TSC_MODE_NAMES, X86TscInfo
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import PAGE_TYPE_NAMES, has_data
+from libxlsr.source.byte_reader import ByteReader
 from libxlsr.source.legacy import format as legacy
 from libxlsr.source.legacy.format import LegacyKind, chunk_name
 
@@ -55,27 +55,13 @@ _XSAVE_HEADER = struct.Struct("<QQ")
 """Of a vCPU's XSAVE data: a mask, and the size of what follows; "xcnt" counts it in."""
 
 
-class Input(Protocol):
-    """What an old image is read from: an ExactInput, or a walk's source."""
-
-    @property
-    def offset(self) -> int:
-        """Of the next byte."""
-
-    def read(self, nbytes: int, what: str) -> bytes | bytearray:
-        """The next ``nbytes``, all of them. Raises StreamError."""
-
-    def read_to_end(self, most: int, what: str) -> bytes | bytearray:
-        """All that is left, at most ``most`` bytes. Raises StreamError."""
-
-
 class LegacyStream:
     """One conversion: reads ``source`` from its first byte on, gives the new stream.
 
     Raises StreamError with offsets in the old image, and whatever ``source`` raises.
     """
 
-    def __init__(self, source: Input, kind: LegacyKind) -> None:
+    def __init__(self, source: ByteReader, kind: LegacyKind) -> None:
         self._source = source
         self._kind = kind
         self._pieces: list[bytes] = []

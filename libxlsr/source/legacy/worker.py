@@ -13,7 +13,7 @@ from typing import Any
 from libxlsr.errors import StreamError
 from libxlsr.files import write_all
 from libxlsr.helper.child import Channel
-from libxlsr.source.exact_input import ExactInput
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.source.legacy import format as legacy
 from libxlsr.source.legacy.stream import LegacyStream
 
@@ -22,11 +22,11 @@ def run(channel: Channel) -> dict[str, Any]:
     """Convert to the end of the image, or until nobody reads the output any more."""
     args = channel.receive_work()
     head = bytes.fromhex(args["prefix"])
-    source = ExactInput(args["fd_in"], head)
+    source = ExactReader(args["fd_in"], 0, head)
     try:
         left = legacy.RECOGNISE_SIZE - len(head)
         if left > 0:
-            head += bytes(ExactInput(args["fd_in"]).read(left, "the head of a legacy image"))
+            head += ExactReader(args["fd_in"]).read(left, "the head of a legacy image")
         kind = legacy.recognise_legacy(head)
         if kind is None:
             raise StreamError(
@@ -34,7 +34,7 @@ def run(channel: Channel) -> dict[str, Any]:
                 offset=0,
                 expected="an image of Xen 4.5 or older",
             )
-        source = ExactInput(args["fd_in"], head)
+        source = ExactReader(args["fd_in"], 0, head)
         for piece in LegacyStream(source, kind).pieces():
             write_all(args["fd_out"], piece)
             channel.progress({"source_bytes": args["offset"] + source.offset})

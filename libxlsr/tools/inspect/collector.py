@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from libxlsr.formats import libxl, xl
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_pv import VCPU_RECORDS, X86PvInfo
+from libxlsr.formats.libxc_pv import VCPU_RECORDS
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
 from libxlsr.formats.records import LibxlBody
@@ -77,7 +77,7 @@ class Collector(Verification):
         """What their bodies come to, without padding."""
         self.state: dict[str, StateRecord] = {}
         """The last body of each kind of libxc record, by its name and, for a vCPU's, its number.
-        HVM_PARAMS are in ``hvm_params`` instead, and the P2M is in ``memory``."""
+        HVM_PARAMS and the P2M are in ``libxc`` instead."""
         self.emulator: libxl.EmulatorContext | None = None
         self.emulator_size = 0
         """Bytes of the device model's state, all of which need not have been kept."""
@@ -88,7 +88,6 @@ class Collector(Verification):
         self.left_out: list[str] = []
         """What there was no room for, in words."""
         self._state_size = 0
-        self._guest_width = 8
         self._last_gfn = -1
         self._emulator_state = bytearray()
         self._new_round = True
@@ -115,8 +114,6 @@ class Collector(Verification):
 
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
         super().libxc_body(record, body, data)
-        if isinstance(body, X86PvInfo):
-            self._guest_width = body.guest_width
         if record.type in _PUT_TOGETHER:
             return
         name = record.name
@@ -128,7 +125,8 @@ class Collector(Verification):
             self._leave_out(f"{name} of {len(data)} bytes")
             return
         self._state_size += len(data)
-        self.state[name] = StateRecord(RecordType(record.type), self._guest_width, bytes(data))
+        assert self.libxc is not None
+        self.state[name] = StateRecord(RecordType(record.type), self.libxc.guest_width, bytes(data))
 
     def libxl_body(self, record: Record, body: LibxlBody) -> None:
         super().libxl_body(record, body)

@@ -88,13 +88,14 @@ def _headers(contents: Collector) -> dict[str, Any]:
             ("xl", contents.xl),
             ("libxl", contents.libxl),
             ("libxc_image", contents.image),
-            ("libxc_domain", contents.domain),
+            ("libxc_domain", None if contents.libxc is None else contents.libxc.domain),
         )
     }
 
 
 def _memory(contents: Collector, memory: MemoryChecks) -> dict[str, Any]:
     types = memory.types()
+    p2m_covered = 0 if contents.libxc is None else contents.libxc.p2m.covered
     existing = sum(number for name, number in types.items() if name not in ("XTAB", "BROKEN"))
     ranges = list(islice(frame_ranges(memory), RANGES_MAX))
     return {
@@ -102,9 +103,9 @@ def _memory(contents: Collector, memory: MemoryChecks) -> dict[str, Any]:
         "existing": existing,
         "bytes": existing * PAGE_SIZE,
         "highest_frame": max(memory.frames.end - 1, 0),
-        "p2m_covered": memory.p2m_covered,
+        "p2m_covered": p2m_covered,
         "sent_again": memory.sent_again,
-        "map": memory_map(memory.frames, max(memory.frames.end, memory.p2m_covered)),
+        "map": memory_map(memory.frames, max(memory.frames.end, p2m_covered)),
         "ranges": [
             {"first": first, "frames": number, "type": name} for first, number, name in ranges
         ],

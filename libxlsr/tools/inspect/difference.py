@@ -231,5 +231,5 @@ def _frames(side: Side) -> FrameMap:
 
 
 def _is_pv(side: Side) -> bool:
-    domain = side.contents.domain
-    return domain is not None and domain.is_pv
+    guest = side.contents.libxc
+    return guest is not None and guest.is_pv

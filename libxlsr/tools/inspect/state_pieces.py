@@ -72,15 +72,15 @@ def _devices(record: str, body: HvmContext) -> Iterator[Piece]:
 
 def _put_together(contents: Collector) -> Iterator[Piece]:
     """What several records of one type say together."""
-    memory = contents.memory
-    if contents.hvm_params is not None:
+    guest = contents.libxc
+    if guest is not None and guest.hvm_params is not None:
         name = RecordType.HVM_PARAMS.name
-        params = HvmParams(tuple(sorted(contents.hvm_params.items())))
+        params = HvmParams(tuple(sorted(guest.hvm_params.items())))
         values = registers({hvm_param_name(index): value for index, value in params.params})
         yield Piece(name, name, params.encode(), ("hvm_params",), values)
-    if memory is not None and memory.p2m_covered:
+    if guest is not None and guest.p2m.covered:
         name = RecordType.X86_PV_P2M_FRAMES.name
-        p2m = memory.whole_p2m()
+        p2m = guest.p2m.whole()
         covered: dict[str, Any] = {
             **registers({"first_pfn": p2m.start_pfn, "last_pfn": p2m.end_pfn}),
             "frames": len(p2m.p2m_pfns),

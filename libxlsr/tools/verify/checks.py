@@ -15,18 +15,20 @@ from libxlsr.formats.hvm_params import (
     HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_IOREQ_PFN,
     HVM_PARAM_STORE_PFN,
-    HVM_PARAMS_MAX,
     HvmParams,
     hvm_param_name,
 )
 from libxlsr.formats.libxc import RecordType
-from libxlsr.formats.libxc_pv import X86PvInfo, X86PvP2mFrames, X86PvVcpu
+from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.records import LIBXC, LIBXL, Once
-from libxlsr.libxc.visitor import Problem, Record, Visitor
+from libxlsr.formats.records import LIBXC, Once
+from libxlsr.libxc import rules
+from libxlsr.libxc.guest import ConfiguredGuest, Guest
+from libxlsr.libxc.visitor import Problem, Record
 from libxlsr.tools.verify.findings import Finding, Findings, message_of
 from libxlsr.tools.verify.hvm_context_checks import hvm_context_findings
+from libxlsr.tools.verify.image_visitor import ImageVisitor
 from libxlsr.tools.verify.memory_checks import MemoryChecks
 
 _T = RecordType
@@ -35,13 +37,10 @@ _X = libxl.RecordType
 _NEEDED_PARAMS = (HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN)
 _FRAME_PARAMS = (*_NEEDED_PARAMS, HVM_PARAM_IOREQ_PFN, HVM_PARAM_BUFIOREQ_PFN)
 
-QEMU_MAGIC = b"QEVM"
-"""What QEMU's state begins with (QEMU_VM_FILE_MAGIC in its migration/savevm.h)."""
-
 SectionKey = Union[int, tuple[int, int]]
 
 
-class Checks(Visitor):
+class Checks(ImageVisitor):
     """Makes findings of what a walk meets."""
 
     def __init__(self, findings: Findings) -> None:
@@ -49,7 +48,8 @@ class Checks(Visitor):
         self._record: Record | None = None
         self.config: xl.Config | None = None
         self.image: libxc.ImageHeader | None = None
-        self.domain: libxc.DomainHeader | None = None
+        self.libxc: Guest | None = None
+        """What libxc's part says of the guest; None before its headers were read."""
         self.memory: MemoryChecks | None = None
         self.checkpoints = 0
         self.records = {"libxl": 0, "libxc": 0}
@@ -68,8 +68,6 @@ class Checks(Visitor):
         self._vcpus: dict[int, set[int]] = {}
         self._vcpu_records: dict[int, Record] = {}  # each vCPU's last one
         self._frame_param_records: dict[int, Record] = {}  # the last that names each frame
-        self.hvm_params: dict[int, int] | None = None
-        """By index; None before there was a record of them."""
         self._libxc_ended = False  # from then on libxl can't go back to a checkpoint any more
         self._emulator_seen = False
         self._expect_magic = False
@@ -79,7 +77,7 @@ class Checks(Visitor):
         """ "pv", "pvh", "hvm", or "hvm or pvh" where only the configuration could tell."""
         if self._domain_type is not None:
             return self._domain_type
-        return None if self.domain is None else "hvm or pvh"
+        return None if self.libxc is None else "hvm or pvh"
 
     @property
     def name(self) -> str | None:
@@ -88,6 +86,14 @@ class Checks(Visitor):
             return None if self.config is None else self.config.name
         except StreamError:
             return None
+
+    @property
+    def _converted(self) -> bool:
+        return self.libxc is not None and self.libxc.domain.is_legacy_converted
+
+    @property
+    def _hvm_params_so_far(self) -> dict[int, int]:
+        return {} if self.libxc is None else self.libxc.hvm_params or {}
 
     # -- findings
 
@@ -163,22 +169,18 @@ class Checks(Visitor):
     def image_header(self, header: libxc.ImageHeader) -> None:
         self.image = header
 
-    def domain_header(self, header: libxc.DomainHeader) -> None:
-        self.domain = header
-        self.memory = MemoryChecks(header.is_pv, self.report)
-        if self._domain_type is None:
-            self._domain_type = "pv" if header.is_pv else None
-        elif (self._domain_type == "pv") != header.is_pv:
-            kind = "PV" if header.is_pv else "HVM or PVH"
-            self.report(
-                "guest-type",
-                f"the configuration is a {self._domain_type} guest's, the libxc image {kind}",
-            )
+    def configured(self) -> ConfiguredGuest:
+        return ConfiguredGuest(self._domain_type, self._max_vcpus)
+
+    def domain_header(self, guest: Guest) -> None:
+        self.libxc = guest
+        self.memory = MemoryChecks(guest, self.report)
+        self._domain_type = guest.domain_type
         if self._legacy and self.config is None:
             self.report("no-config", "it has none in JSON")
-        if header.is_legacy_converted and not self._legacy:
+        if guest.domain.is_legacy_converted and not self._legacy:
             self.report(
-                "legacy-converted", f"by version {header.xen_minor} of convert-legacy-stream"
+                "legacy-converted", f"by version {guest.domain.xen_minor} of convert-legacy-stream"
             )
 
     # -- records
@@ -192,9 +194,10 @@ class Checks(Visitor):
             self._libxc_record(record.type)
         else:
             self._section.add(-record.type)  # apart from libxc's types, which are positive
-            guests = LIBXL[record.type].guests
-            if self._domain_type is not None and self._domain_type not in guests:
-                self.report("emulator-unexpected", f"the guest's type is {self._domain_type}")
+            try:
+                rules.emulator_unexpected(self._domain_type, record.type, record.offset)
+            except StreamError as error:
+                self.report("emulator-unexpected", message_of(error))
 
     def _libxc_record(self, record_type: int) -> None:
         if record_type == self._previous == _T.PAGE_DATA:
@@ -204,8 +207,7 @@ class Checks(Visitor):
         # X86_PV_P2M_FRAMES may come again when the guest grows.
         if row.place is not None and record_type != _T.X86_PV_P2M_FRAMES:
             # (convert-legacy-stream keeps the order of the old image.)
-            converted = self.domain is not None and self.domain.is_legacy_converted
-            if row.place < self._place and not converted:
+            if row.place < self._place and not self._converted:
                 self.report("libxc-unusual-order", "Xen writes it earlier")
             self._place = max(self._place, row.place)
         if row.once is Once.STATE and record_type in self._section:
@@ -223,14 +225,8 @@ class Checks(Visitor):
     def libxc_body(self, record: Record, body: RecordBody, data: memoryview) -> None:
         memory = self.memory
         assert memory is not None
-        if isinstance(body, X86PvInfo):
-            memory.guest_width(body.guest_width)
-        elif isinstance(body, X86PvP2mFrames):
-            try:
-                memory.p2m_frames(record, body)
-            except StreamError as error:
-                error.record = str(record)
-                self._add_error("p2m-frames", message_of(error), error, record.number)
+        if isinstance(body, X86PvP2mFrames):
+            memory.p2m_frames(record, body)
         elif isinstance(body, X86PvVcpu):
             self._vcpu_records[body.vcpu_id] = record
             self._vcpu(body)
@@ -249,23 +245,24 @@ class Checks(Visitor):
         self._emulator_seen = True
         self._expect_magic = head.emulator_id == libxl.EMULATOR_QEMU_UPSTREAM
         if size == 0 and self._expect_magic:
-            self.report("emulator-empty", "it is empty")
+            self._check_emulator_state(b"")
 
     def wants_emulator_state(self) -> bool:
         return self._expect_magic
 
     def emulator_state(self, piece: bytes | memoryview) -> None:
-        head = bytes(piece[: len(QEMU_MAGIC)])
-        if self._expect_magic and head != QEMU_MAGIC:
-            self.report("emulator-empty", f"it begins with {head.hex(' ')}")
+        if self._expect_magic:
+            self._check_emulator_state(piece)
         self._expect_magic = False
+
+    def _check_emulator_state(self, state: bytes | memoryview) -> None:
+        try:
+            rules.emulator_empty(state, None)
+        except StreamError as error:
+            self.report("emulator-empty", message_of(error))
 
     def _vcpu(self, body: X86PvVcpu) -> None:
         kinds = self._vcpus.setdefault(body.vcpu_id, set())
-        if self._max_vcpus is not None and body.vcpu_id >= self._max_vcpus:
-            self.report(
-                "vcpu-unknown", f"vCPU {body.vcpu_id} of a guest with {self._max_vcpus} vCPUs"
-            )
         if (body.type, body.vcpu_id) in self._section:
             self.report("duplicate-record", f"vCPU {body.vcpu_id} had one in this state")
         self._section.add((body.type, body.vcpu_id))
@@ -274,24 +271,14 @@ class Checks(Visitor):
             self.report("empty-record", f"vCPU {body.vcpu_id}")
 
     def _hvm_context(self, body: HvmContext) -> None:
-        findings = hvm_context_findings(body, self._domain_type, self._max_vcpus, self._available())
-        for finding_id, message in findings:
+        for finding_id, message in hvm_context_findings(body, self._domain_type, self._available()):
             self.report(finding_id, message)
 
     def _hvm_params(self, body: HvmParams) -> None:
-        # One by one: convert-legacy-stream writes two records, of different parameters.
-        params = self.hvm_params = {} if self.hvm_params is None else self.hvm_params
-        if len(params) > HVM_PARAMS_MAX:  # as was said already
-            return
-        params.update(body.params)
-        if len(params) > HVM_PARAMS_MAX:
-            self.report(
-                "hvm-params",
-                f"{len(params)} different HVM parameters, expected at most {HVM_PARAMS_MAX}",
-            )
         if not body.params:
             self.report("empty-record", "no parameters")
             return
+        params = self._hvm_params_so_far
         missing = [hvm_param_name(index) for index in _NEEDED_PARAMS if index not in params]
         if missing:
             self.report("hvm-param-missing", ", ".join(missing))
@@ -300,7 +287,7 @@ class Checks(Visitor):
 
     def checkpoint(self, number: int) -> None:
         self.checkpoints = number
-        if self.domain is not None and number > 1:
+        if number > 1:
             missing = [name for kind, name in self._state() if kind not in self._section]
             if self._domain_type == "hvm" and -_X.EMULATOR_CONTEXT not in self._section:
                 missing.append(_X.EMULATOR_CONTEXT.name)
@@ -313,7 +300,7 @@ class Checks(Visitor):
 
     def _state(self) -> list[tuple[int, str]]:
         """Type and name of what each state of such a domain has beside its memory."""
-        guest = "pv" if self.domain is not None and self.domain.is_pv else "hvm"
+        guest = "pv" if self.libxc is not None and self.libxc.is_pv else "hvm"
         memory = LIBXC[_T.PAGE_DATA].place or 0
         return [
             (row.type, row.name)
@@ -325,24 +312,27 @@ class Checks(Visitor):
         self._record = None
         if not whole and not self.broke_off:
             return
-        if self._domain_type == "hvm" and not self._emulator_seen:
-            self.report("emulator-missing", "no EMULATOR_CONTEXT in the image of an hvm guest")
-        if self.domain is None or self.memory is None:
+        try:
+            rules.emulator_missing(
+                self._domain_type, emulator_context=self._emulator_seen, offset=None
+            )
+        except StreamError as error:
+            self.report("emulator-missing", message_of(error))
+        if self.libxc is None or self.memory is None:
             return
-        if self.domain.is_pv:
+        if self.libxc.is_pv:
             self._check_vcpus()
         else:
             self._check_special_frames()
-        self.memory.finish(all_frames_named=not self.domain.is_legacy_converted)
+        self.memory.finish()
 
     def _check_vcpus(self) -> None:
-        # Old images need not have any (the chunk "extv"), and so their conversions.
-        converted = self.domain is None or self.domain.is_legacy_converted
         for vcpu_id in sorted(self._vcpus):
             record = self._vcpu_records[vcpu_id]
             if _T.X86_PV_VCPU_BASIC not in self._vcpus[vcpu_id]:
                 self.report("vcpu-without-basic", f"vCPU {vcpu_id}", record)
-            elif _T.X86_PV_VCPU_EXTENDED not in self._vcpus[vcpu_id] and not converted:
+            elif _T.X86_PV_VCPU_EXTENDED not in self._vcpus[vcpu_id] and not self._converted:
+                # Old images need not have any (the chunk "extv"), and so their conversions.
                 self.report("vcpu-without-extended", f"vCPU {vcpu_id}", record)
         for vcpu_id in self._available():
             if vcpu_id not in self._vcpus:
@@ -360,7 +350,7 @@ class Checks(Visitor):
     def _check_special_frames(self) -> None:
         assert self.memory is not None
         for index in _FRAME_PARAMS:
-            gfn = (self.hvm_params or {}).get(index)
+            gfn = self._hvm_params_so_far.get(index)
             if gfn and not self.memory.exists(gfn) and not self.memory.frames.untracked:
                 message = f"{hvm_param_name(index)}, frame {gfn:#x}"
                 self.report("special-frame-missing", message, self._frame_param_records[index])

@@ -18,7 +18,6 @@ from libxlsr.formats.hvm_context import (
     HVM_SAVE_EVERY_HVM_GUEST,
     HVM_SAVE_EVERY_VCPU,
     HVM_SAVE_NAMES,
-    HVM_SAVE_PER_VCPU,
     HVM_SAVE_SIZES,
     HvmContext,
     hvm_save_name,
@@ -33,11 +32,11 @@ _EVERY_VCPU_IF_ANY = (
 
 
 def hvm_context_findings(
-    context: HvmContext, guest: str | None, max_vcpus: int | None, available: Sequence[int]
+    context: HvmContext, guest: str | None, available: Sequence[int]
 ) -> Iterator[tuple[str, str]]:
     """Pairs of a finding's id and its message.
 
-    ``guest`` ("hvm", "pvh"), ``max_vcpus`` and ``available`` (the vCPUs that were to be up) are the
+    ``guest`` ("hvm", "pvh") and ``available`` (the vCPUs that were to be up) are the
     configuration's; None and empty where there is none.
     """
     instances: defaultdict[int, set[int]] = defaultdict(set)
@@ -51,7 +50,6 @@ def hvm_context_findings(
         if entry.instance in instances[entry.typecode]:
             yield "hvm-context-entry", f"a second {where}"
         instances[entry.typecode].add(entry.instance)
-    yield from _unknown_vcpus(instances, max_vcpus)
     running = instances[HVM_SAVE_CODE_CPU]
     if not running:
         yield "hvm-context-vcpu", "no entry for any vCPU"
@@ -66,17 +64,3 @@ def hvm_context_findings(
         for vcpu in available:
             if vcpu not in running:
                 yield "hvm-vcpu-down", f"vCPU {vcpu}"
-
-
-def _unknown_vcpus(
-    instances: dict[int, set[int]], max_vcpus: int | None
-) -> Iterator[tuple[str, str]]:
-    if max_vcpus is None:
-        return
-    for typecode in sorted(HVM_SAVE_PER_VCPU & instances.keys()):
-        highest = max(instances[typecode], default=0)
-        if highest >= max_vcpus:
-            yield (
-                "vcpu-unknown",
-                f"{hvm_save_name(typecode)}[{highest}] of a guest with {max_vcpus} vCPUs",
-            )

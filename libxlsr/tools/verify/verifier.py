@@ -13,17 +13,15 @@ from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.libxc_pv import X86PvP2mFrames, X86PvVcpu
 from libxlsr.formats.libxc_records import RecordBody
 from libxlsr.formats.page_data import PageData
-from libxlsr.formats.page_types import PAGE_TABLES, has_data, is_page_table
 from libxlsr.formats.recognise import SIZE
 from libxlsr.formats.records import LibxlBody
 from libxlsr.libxc.frame_ranges import CountedFrames, first_ranges
-from libxlsr.libxc.opening import OpenedImage, open_image
-from libxlsr.libxc.visitor import Record
-from libxlsr.libxc.walker import Walker
-from libxlsr.source.byte_source import CompressionDamaged
+from libxlsr.libxc.visitor import Record, Wanted
+from libxlsr.source.flow_reader import CompressionDamaged
+from libxlsr.source.open_image import OpenedImage, open_image
 from libxlsr.tools.verify.checks import Checks
 from libxlsr.tools.verify.findings import Finding, Findings, Severity, message_of
-from libxlsr.tools.verify.memory_checks import MemoryChecks
+from libxlsr.tools.verify.image_walker import ImageWalker
 
 if TYPE_CHECKING:  # half as long to import as all the rest, and seldom wanted
     from libxlsr.tools.verify.digest import GuestDigest
@@ -32,8 +30,6 @@ FORMATS = ("auto", "xl", "libxl", "libxc", "legacy")
 """What ``expected`` may be."""
 
 V = TypeVar("V", bound="Verification")
-
-_TYPES_WITH_DATA = bytes(page_type for page_type in range(16) if has_data(page_type))
 
 
 class Verified(NamedTuple):
@@ -113,7 +109,7 @@ def run_verification(
         return _verified(findings, None, full=True), None
     if expected == "legacy" and image.kind is None:
         image = image._replace(kind="legacy")  # some have no mark to know them by
-    full = image.source.reads_everything or image.kind == "legacy"
+    full = image.reader.reads_everything or image.kind == "legacy"
     unfit = _unfit(image, expected)
     if unfit is not None:
         findings.add(unfit)
@@ -121,7 +117,7 @@ def run_verification(
     visitor = make(findings, full=full, digest=digest)
     try:
         visitor.opened(str(image.kind), image.compression)
-        Walker(image.source, visitor).run(str(image.kind))
+        ImageWalker(image.reader, visitor).run(str(image.kind))
     except OSError as error:
         raise TargetError(
             "can't keep the frames' digests",
@@ -141,21 +137,13 @@ class Verification(Checks):
         self._differing = CountedFrames()
         self.digest: str | None = None
 
-    @property
-    def _is_pv(self) -> bool:
-        return self.domain is not None and self.domain.is_pv
-
-    def wanted_pages(self, batch: PageData) -> bytes:
+    def wanted(self, batch: PageData) -> Wanted:
         if self._digest is not None:
-            return _TYPES_WITH_DATA
-        return PAGE_TABLES if self._full and self._is_pv and batch.has_page_tables else b""
+            return Wanted.EVERYTHING
+        return Wanted.PAGE_TABLES if self._full else Wanted.NOTHING
 
-    def pages(self, first_gfn: int, page_type: int, data: bytes | memoryview) -> None:
-        if self._is_pv and is_page_table(page_type):
-            assert self.memory is not None
-            self.memory.page_tables(first_gfn, data)
-        if self._digest is None:
-            return
+    def pages(self, first_gfn: int, data: bytes | memoryview) -> None:
+        assert self._digest is not None
         if self.comparing:
             for gfn in self._digest.differing(first_gfn, data):
                 self._differing.add(gfn)
@@ -195,25 +183,24 @@ class Verification(Checks):
         if self._differing.number:
             shown = first_ranges(self._differing.ranges)
             self.report("verify-mismatch", f"{self._differing.number} frames: {shown}")
-        if self._digest is None or not whole or self.memory is None:
+        guest, memory = self.libxc, self.memory
+        if self._digest is None or not whole or guest is None or memory is None:
             return
-        self._put_together(self._digest, self.memory)
-        if not self.memory.frames.untracked:
-            self.digest = self._digest.finish(self.memory.frames, pv=self._is_pv)
-
-    def _put_together(self, digest: GuestDigest, memory: MemoryChecks) -> None:
-        """Have the digest take what later records add to. Of all others the last one counts."""
-        if self.hvm_params is not None:
-            params = HvmParams(tuple(sorted(self.hvm_params.items())))
-            digest.state(RecordType.HVM_PARAMS.name, params.encode())
-        if memory.p2m_covered:
-            digest.state(RecordType.X86_PV_P2M_FRAMES.name, memory.whole_p2m().encode())
+        # Of what later records add to, all is taken; of all others the last one counts.
+        if guest.hvm_params is not None:
+            params = HvmParams(tuple(sorted(guest.hvm_params.items())))
+            self._digest.state(RecordType.HVM_PARAMS.name, params.encode())
+        if guest.p2m.covered:
+            p2m = guest.p2m.whole().encode()
+            self._digest.state(RecordType.X86_PV_P2M_FRAMES.name, p2m)
+        if not memory.frames.untracked:
+            self.digest = self._digest.finish(memory.frames, pv=guest.is_pv)
 
 
 def _unfit(image: OpenedImage, expected: str) -> Finding | None:
     """Why there is nothing to walk over; None where there is."""
     kind = image.kind
-    if kind is None and len(head := image.source.peek(SIZE)) < SIZE:
+    if kind is None and len(head := image.reader.peek(SIZE)) < SIZE:
         message = f"the image ends {len(head)} bytes into its header: it is truncated or empty"
         return Finding("truncated", message, offset=len(head))
     if kind is None:
@@ -248,17 +235,17 @@ def _verified(
         errors=findings.count(Severity.ERROR),
         warnings=findings.count(Severity.WARNING),
         notes=findings.count(Severity.NOTE),
-        size=0 if image is None else image.source.offset,
+        size=0 if image is None else image.reader.offset,
         records={},
         frames={},
     )
     if visitor is None:
         return verified
-    domain, memory = visitor.domain, visitor.memory
+    guest, memory = visitor.libxc, visitor.memory
     return verified._replace(
         guest=visitor.guest,
         name=visitor.name,
-        xen_version=None if domain is None else f"{domain.xen_major}.{domain.xen_minor}",
+        xen_version=None if guest is None else guest.xen_version,
         libxc_version=None if visitor.image is None else visitor.image.version,
         records=dict(visitor.records),
         frames={} if memory is None else memory.types(),

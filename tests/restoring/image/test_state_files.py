@@ -10,8 +10,10 @@ import pytest
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams
-from libxlsr.formats.libxc import DHDR_TYPE_X86_HVM, DomainHeader, RecordType
-from libxlsr.formats.libxc_order import RecordOrder
+from libxlsr.formats.libxc import DHDR_TYPE_X86_HVM, DomainHeader, ImageHeader, RecordType
+from libxlsr.libxc import rules
+from libxlsr.libxc.guest import ConfiguredGuest, Guest
+from libxlsr.libxc.visitor import Record
 from libxlsr.restoring.image import state_files
 from libxlsr.restoring.image.layout import HVM_PARAMS
 from libxlsr.restoring.image.small_files import write_file
@@ -19,13 +21,13 @@ from libxlsr.restoring.image.state_files import StateFiles
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> StateFiles:
+def guest() -> Guest:
     domain = DomainHeader(DHDR_TYPE_X86_HVM, 4, 17)
-    return StateFiles(tmp_path, RecordOrder(3, domain, checkpointed=False))
+    return Guest(ImageHeader(), domain, ConfiguredGuest())
 
 
 def test_parameters_of_many_records(
-    state: StateFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Path] = []
 
@@ -34,19 +36,22 @@ def test_parameters_of_many_records(
         write_file(path, data)
 
     monkeypatch.setattr(state_files, "write_file", noted)
+    state = StateFiles(tmp_path)
     for number in range(100):
         params = HvmParams(((number, 1), (1, number)))
         if number != 1:
-            state.store(RecordType.HVM_PARAMS, params.encode(), 0)
-    state.finish()
+            rules.hvm_params(guest, params, 0)
+            record = Record("libxc", number + 1, RecordType.HVM_PARAMS, 16, 0)
+            state.store(record, params, params.encode())
+    state.finish(guest)
     assert written == [tmp_path / HVM_PARAMS]
     values = {one["index"]: one["value"] for one in json.loads(written[0].read_bytes())}
     assert values == {**dict.fromkeys(range(100), 1), 1: 99}
 
 
-def test_too_many_parameters(state: StateFiles) -> None:
+def test_too_many_parameters(guest: Guest) -> None:
     whole = HvmParams(tuple((index, 0) for index in range(HVM_PARAMS_MAX)))
-    state.store(RecordType.HVM_PARAMS, whole.encode(), 0)
+    rules.hvm_params(guest, whole, 0)
     one_more = HvmParams(((HVM_PARAMS_MAX, 0),))
     with pytest.raises(StreamError, match="1025 different HVM parameters, expected at most 1024"):
-        state.store(RecordType.HVM_PARAMS, one_more.encode(), 0)
+        rules.hvm_params(guest, one_more, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from libxlsr.errors import StreamError
-from libxlsr.source.exact_input import ExactInput
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.source.legacy import format as legacy
 from libxlsr.source.legacy.format import LegacyKind, recognise_legacy
 from libxlsr.source.legacy.stream import LegacyStream
@@ -23,7 +23,7 @@ def converted(data: bytes, kind: LegacyKind, tmp_path: Path) -> bytes:
     path.write_bytes(data)
     fd = os.open(path, os.O_RDONLY)
     try:
-        return b"".join(LegacyStream(ExactInput(fd), kind).pieces())
+        return b"".join(LegacyStream(ExactReader(fd), kind).pieces())
     finally:
         os.close(fd)
 

@@ -48,6 +48,7 @@ OF_THE_WHOLE_IMAGE = {
     "verify-mismatch",
 }
 OF_NO_RECORD = {
+    "guest-type",
     "legacy-damaged",
     "legacy-image",
     "libxc-domain-header",
@@ -141,7 +142,7 @@ def test_frames_that_are_found_are_named() -> None:
     broken = StreamBuilder(types=dict.fromkeys(SCATTERED, 0xD)).build()
     assert message_of_the("frames-broken", broken) == f"8 frames: {RANGES}"
     missing = page_data(*(frame for frame in SIXTEEN if frame[0] not in SCATTERED))
-    assert message_of_the("frames-missing", missing) == f"8 of 16 frames: {RANGES}"
+    assert message_of_the("frames-missing", missing) == f"8 of 16 frames were never named: {RANGES}"
     few = StreamBuilder(types=dict.fromkeys(SCATTERED[:6], 0xE)).build()
     assert message_of_the("frames-without-data", few) == "6 frames: 0x1-0x3, 0x5, 0x7, 0x9"
 

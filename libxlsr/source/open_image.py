@@ -1,4 +1,4 @@
-"""Finds out what lies on an fd, and gives the source to walk over it with."""
+"""Finds out what lies on an fd, and gives the reader to walk over it with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,15 @@ from typing import NamedTuple
 from libxlsr.errors import StreamError
 from libxlsr.formats import xl
 from libxlsr.formats.recognise import COMPRESSED, SIZE, recognise
-from libxlsr.source.byte_source import (
-    FileSource,
-    FlowSource,
-    ReadError,
-    Source,
-    decompressed_chunks,
-    fd_chunks,
-    is_seekable,
-    wait_until_readable,
-)
+from libxlsr.source.byte_reader import LookaheadReader, ReadError, wait_until_readable
+from libxlsr.source.file_reader import FileReader, is_seekable
+from libxlsr.source.flow_reader import FlowReader, decompressed_chunks, fd_chunks
 
 
 class OpenedImage(NamedTuple):
     """What was found."""
 
-    source: Source
+    reader: LookaheadReader
     kind: str | None
     """As `libxlsr.formats.recognise` says, but "legacy" for an old image behind xl's header too;
     None for what is no image."""
@@ -42,18 +35,18 @@ def open_image(fd: int, *, full: bool = False) -> OpenedImage:
     kind = recognise(head)
     if kind in COMPRESSED:
         prefix = b"" if seekable else head
-        source: Source = FlowSource(decompressed_chunks(str(kind), fd, prefix))
-        inner = recognise(source.peek(SIZE))
-        return OpenedImage(source, None if inner in COMPRESSED else _age(inner, source), kind)
-    source = FileSource(fd, full=full) if seekable else FlowSource(_after(head, fd_chunks(fd)))
-    return OpenedImage(source, _age(kind, source), None)
+        reader: LookaheadReader = FlowReader(decompressed_chunks(str(kind), fd, prefix))
+        inner = recognise(reader.peek(SIZE))
+        return OpenedImage(reader, None if inner in COMPRESSED else _age(inner, reader), kind)
+    reader = FileReader(fd, full=full) if seekable else FlowReader(_after(head, fd_chunks(fd)))
+    return OpenedImage(reader, _age(kind, reader), None)
 
 
-def _age(kind: str | None, source: Source) -> str | None:
+def _age(kind: str | None, reader: LookaheadReader) -> str | None:
     """``kind``, or "legacy" where xl's header says that Xen 4.5 or older wrote what follows it."""
     if kind != "xl":
         return kind
-    head = source.peek(xl.FIXED_HEADER_SIZE)
+    head = reader.peek(xl.FIXED_HEADER_SIZE)
     try:
         header = xl.Header.decode(head, legacy=True)
     except StreamError:  # the walk tells of it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from libxlsr.errors import StreamError
 from libxlsr.formats.recognise import XEND_MAGIC
-from libxlsr.source.byte_source import FlowSource, Source, Truncated
+from libxlsr.source.byte_reader import LookaheadReader, Truncated
+from libxlsr.source.flow_reader import FlowReader
 from libxlsr.source.legacy.format import RECOGNISE_SIZE, recognise_legacy
 from libxlsr.source.legacy.stream import LegacyStream
 
@@ -15,7 +16,7 @@ class ConversionFailed(Truncated):
     rule = "legacy-damaged"
 
 
-def converted(source: Source) -> FlowSource:
+def converted(source: LookaheadReader) -> FlowReader:
     """The libxl stream that the old image becomes whose first byte is the next one of ``source``.
 
     What is read of it raises Truncated and ConversionFailed with offsets in the old image.
@@ -35,10 +36,10 @@ def converted(source: Source) -> FlowSource:
                 error.message, offset=error.offset, record=error.record, expected=error.expected
             ) from error
 
-    return FlowSource(next_chunk)
+    return FlowReader(next_chunk, converting=True)
 
 
-def _stream(source: Source) -> LegacyStream:
+def _stream(source: LookaheadReader) -> LegacyStream:
     head = source.peek(RECOGNISE_SIZE)
     if head.startswith(XEND_MAGIC):
         raise StreamError(
