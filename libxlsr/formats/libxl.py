@@ -44,6 +44,7 @@ __all__ = [
     "EMULATOR_QEMU_UPSTREAM",
     "EMULATOR_UNKNOWN",
     "HEADER_SIZE",
+    "QEMU_VM_FILE_MAGIC",
     "RECORD_HEADER_SIZE",
     "RECORD_LENGTH_MAX",
     "REC_TYPE_OPTIONAL",
@@ -154,6 +155,9 @@ class RecordHeader(RecordFraming):
 EMULATOR_UNKNOWN = 0
 EMULATOR_QEMU_TRADITIONAL = 1  # no Xen from 4.21 on runs it, but older images name it
 EMULATOR_QEMU_UPSTREAM = 2
+
+QEMU_VM_FILE_MAGIC = b"QEVM"
+"""What QEMU's state begins with (QEMU's migration/savevm.h)."""
 
 EMULATOR_NAMES = {
     EMULATOR_UNKNOWN: "unknown (legacy stream)",

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from libxlsr.errors import StreamError
+from libxlsr.formats.libxl import QEMU_VM_FILE_MAGIC
 
-QEMU_VM_FILE_MAGIC = b"QEVM"
 QEMU_VM_EOF = 0
 QEMU_VM_VMDESCRIPTION = 6
 QEMU_VM_CONFIGURATION = 7

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from libxlsr.errors import StreamError
+from libxlsr.formats import libxl
 from libxlsr.formats.framing import Buffer
 from libxlsr.formats.hvm_context import HVM_SAVE_PER_VCPU, HvmContext, hvm_save_name
 from libxlsr.formats.hvm_params import HVM_PARAMS_MAX, HvmParams
@@ -21,7 +22,6 @@ from libxlsr.formats.page_data import PageData
 from libxlsr.formats.page_types import XEN_DOMCTL_PFINFO_NOTAB
 from libxlsr.formats.pv_page_table import check_table
 from libxlsr.formats.records import LIBXL
-from libxlsr.guest_state.qemu_state import QEMU_VM_FILE_MAGIC
 from libxlsr.libxc.frame_ranges import first_ranges
 from libxlsr.libxc.guest import Guest
 
@@ -170,10 +170,11 @@ def emulator_missing(
 
 def emulator_empty(state: Buffer, offset: int | None) -> None:
     """The device model's ``state``, at ``offset``, begins as QEMU's does."""
-    head = bytes(state[: len(QEMU_VM_FILE_MAGIC)])
-    if head != QEMU_VM_FILE_MAGIC:
+    head = bytes(state[: len(libxl.QEMU_VM_FILE_MAGIC)])
+    if head != libxl.QEMU_VM_FILE_MAGIC:
         raise StreamError(
             f"the device model's state begins with {head.hex(' ') or 'nothing'}",
             offset=offset,
+            record=libxl.RecordType.EMULATOR_CONTEXT.name,
             expected="QEVM, as QEMU writes it",
         )

@@ -14,7 +14,7 @@ from libxlsr.errors import StreamError, TargetError
 from libxlsr.events import Context, CopyResult, Datacopier, Outcome
 from libxlsr.events.chain import Done
 from libxlsr.formats import libxl
-from libxlsr.guest_state.qemu_state import QEMU_VM_FILE_MAGIC
+from libxlsr.libxc import rules
 from libxlsr.xen.xenstore import Transaction, Xenstore
 
 
@@ -33,15 +33,12 @@ def check_context(record: libxl.EmulatorContext) -> None:
     """Raises StreamError where it is not the state of the device model that will be started."""
     name = libxl.RecordType.EMULATOR_CONTEXT.name
     _check_index(record.emulator_index, name)
-    if not record.context.startswith(QEMU_VM_FILE_MAGIC):
+    try:
+        rules.emulator_empty(record.context, None)
+    except StreamError as error:
         if record.emulator_id != libxl.EMULATOR_QEMU_UPSTREAM:
-            raise _of_another(record.emulator_id, name)
-        raise StreamError(
-            f"the device model's state begins with {record.context[:4].hex(' ') or 'nothing'}",
-            offset=None,
-            record=name,
-            expected="QEVM, as QEMU writes it",
-        )
+            raise _of_another(record.emulator_id, name) from error
+        raise
     if record.emulator_id == libxl.EMULATOR_QEMU_TRADITIONAL:
         raise _of_another(record.emulator_id, name)
 
