@@ -115,6 +115,7 @@ class _FromRecord(LibxcRestore):
     def __init__(self, other: LibxcRestore, fd: int) -> None:
         vars(self).update({name: copy.copy(value) for name, value in vars(other).items()})
         self._reader = ExactReader(fd, other._reader.offset)
+        vars(self._walker).pop("before_record", None)  # it visits nothing
         self._walker._reader, self._walker._visitor = self._reader, self
         self._walker._order = copy.deepcopy(other._walker._order)
         self._guest = self._walker._guest = copy.deepcopy(other._guest)
