@@ -123,7 +123,7 @@ def test_a_bridge_that_is_there(host: XenHost) -> None:
     [
         ({"bridge": "nobr0"}, "wants the bridge nobr0, which does not exist here"),
         ({"bridge": "eth0"}, "wants the bridge eth0, which does not exist here"),
-        ({"bridge": "../net/xenbr0"}, "which is not here"),
+        ({"bridge": "../net/xenbr0"}, "which does not exist here"),
         ({"bridge": 5}, "the bridge of network card 0 is not a printable string"),
         ({"script": "vif-\n"}, "the script of network card 0 is not a printable string"),
         ({"script": "vif-none"}, "script vif-none of network card 0 is not here"),
