@@ -1,89 +1,113 @@
-"""The lab from a shell: ``python -m tests.xenlab up|shell|run|install|status|console|down``."""
+"""The lab from a shell: ``python -m tests.xenlab up|shell|run|load|install|status|…``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from .host import Host, boot, running_host
-from .image import LabError, built_image
+from .host import Host, running_host
+from .image import LabError, missing_packages
+from .pair import NAMES, boot_pair, running_pair
 from .project import install_project
 from .recipe import RECIPES
+from .snapshot import boot, is_of_today, made_snapshot
 
 
-def _the_host(xen: str) -> Host:
-    host = running_host(xen)
+def _the_host(arguments: argparse.Namespace) -> Host:
+    name = arguments.host or arguments.xen
+    host = running_host(name)
     if host is None:
-        raise LabError(f"no lab with Xen {xen} is up; python -m tests.xenlab up --xen {xen}")
+        raise LabError(f"the lab {name} is not up; python -m tests.xenlab up")
     return host
 
 
+def _running_hosts(arguments: argparse.Namespace) -> Iterator[tuple[str, Host]]:
+    names = [arguments.host] if arguments.host else [*RECIPES, *NAMES]
+    for name in names:
+        host = running_host(name)
+        if host is not None:
+            yield name, host
+
+
+def _packages(_arguments: argparse.Namespace) -> int:
+    print(*missing_packages(), sep="\n")
+    return 0
+
+
 def _build(arguments: argparse.Namespace) -> int:
-    print(built_image(RECIPES[arguments.xen]).directory)
+    print(made_snapshot(arguments.xen).directory)
     return 0
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    host = running_host(arguments.xen)
-    if host is None:
-        built_image(RECIPES[arguments.xen])
-        started = time.monotonic()
-        host = boot(arguments.xen, keep=True)
-        print(f"Xen {arguments.xen} is up after {time.monotonic() - started:.0f} s")
+    started = time.monotonic()
+    if arguments.pair:
+        if running_pair() is None:
+            boot_pair(arguments.xen, arguments.second_xen, keep=True)
+    elif running_host(arguments.xen) is None:
+        boot(arguments.xen, keep_as=arguments.xen)
+    print(f"up after {time.monotonic() - started:.0f} s")
     return _status(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    host = running_host(arguments.xen)
-    if host is None:
-        print(f"Xen {arguments.xen}: down")
-        return 1
-    old = "" if host.image_digest == RECIPES[arguments.xen].digest else ", of an older recipe"
-    print(f"Xen {arguments.xen}: up, image {host.image_digest}{old}, process {host.pid}")
-    print(f"  console {host.console}")
-    print(f"  files   {host.share} is /mnt/share in dom0")
-    print(f"  ssh     cd {host.run_dir} && {' '.join(host.ssh_command())}")
-    return 0
+    code = 1
+    for name, host in _running_hosts(arguments):
+        old = "" if is_of_today(host) else ", older than the tree"
+        print(f"{name}: up, Xen {host.xen}, process {host.pid}")
+        print(f"  loaded from  {host.state.directory.name}{old}")
+        print(f"  console      {host.console}")
+        print(f"  ssh          cd {host.run_dir} && {' '.join(host.ssh_command())}")
+        code = 0
+    if code:
+        print("no lab is up")
+    return code
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    if running_host(arguments.xen) is None:
-        boot(arguments.xen, keep=True)
-    return _the_host(arguments.xen).shell()
+    if not arguments.host and running_host(arguments.xen) is None:
+        boot(arguments.xen, keep_as=arguments.xen)
+    return _the_host(arguments).shell()
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return _the_host(arguments.xen).run_attached(" ".join(arguments.command))
+    return _the_host(arguments).run_attached(" ".join(arguments.command))
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    _the_host(arguments).load_again()
+    return 0
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    install_project(_the_host(arguments.xen))
+    install_project(_the_host(arguments))
     return 0
 
 
 def _console(arguments: argparse.Namespace) -> int:
-    print(_the_host(arguments.xen).console.read_text(errors="replace"))
+    print(_the_host(arguments).console.read_text(errors="replace"))
     return 0
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    host = running_host(arguments.xen)
-    if host is not None:
+    for _, host in _running_hosts(arguments):
         host.shut_down()
     return 0
 
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "build": (_build, "build the image if the cache has none"),
-    "up": (_up, "boot a lab that stays up"),
-    "shell": (_shell, "a shell in dom0; boots a lab that stays up if none is"),
+    "packages": (_packages, "the Debian packages that the lab needs and that are not here"),
+    "build": (_build, "make the image and the snapshot if the cache has none"),
+    "up": (_up, "start a lab that stays up"),
+    "shell": (_shell, "a shell in dom0; starts a lab that stays up if none is"),
     "run": (_run, "run a command in dom0; its exit code is this one's"),
+    "load": (_load, "put the lab back to how it was when it was started"),
     "install": (_install, "carry the tree into dom0 and install it there"),
-    "status": (_status, "whether a lab is up, and how to reach it"),
+    "status": (_status, "which labs are up, and how to reach them"),
     "console": (_console, "what Xen and dom0 wrote on the console"),
-    "down": (_down, "stop the lab; everything in it is lost"),
+    "down": (_down, "stop the labs that are up; everything in them is lost"),
 }
 
 
@@ -94,7 +118,11 @@ def main() -> int:
         command = commands.add_parser(name, help=text, description=text)
         if name == "run":
             command.add_argument("command", nargs="+", help="the words of a shell command")
+        if name == "up":
+            command.add_argument("--pair", action="store_true", help="two hosts with a link")
+            command.add_argument("--second-xen", choices=sorted(RECIPES), help="the second's Xen")
         command.add_argument("--xen", choices=sorted(RECIPES), default="4.17", help="Xen's release")
+        command.add_argument("--host", choices=[*RECIPES, *NAMES], help="a lab by its name")
         command.set_defaults(function=function)
     arguments = parser.parse_args()
     try:

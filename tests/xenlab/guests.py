@@ -17,7 +17,7 @@ from .recipe import CONSOLE_LOG_DIR, GUEST_DIR
 from .tiny_guest import tiny_guest
 
 TINY_GUEST_PATH = f"{GUEST_DIR}/tiny"
-IMAGE_DIR = "/var/tmp/xenlab-images"
+IMAGE_DIR = "/var/tmp/libxlsr-images"
 
 # MiB. Less does not boot; 16 for a PVH guest fails in libxenguest with EBUSY.
 MEMORY = {"pv": 96, "pvh": 128}
@@ -85,7 +85,7 @@ class Guest:
         self.host.run(f"rm -f {self.console_log}; xl create -q {path}")
 
     def restore(self, image: str) -> None:
-        self.host.run(f"xl restore {image}")
+        self.host.run(f"rm -f {self.console_log}; xl restore {image}")
 
     def save(self, image: str) -> None:
         """Save it with xl into a file on dom0's disk; the domain is gone afterwards."""
@@ -100,7 +100,7 @@ class Guest:
         return int(found.stdout) if found.returncode == 0 else None
 
     def ticks(self) -> list[Tick]:
-        """What a Linux guest has ticked so far, before a save too when the name is the same."""
+        """What a Linux guest has ticked since it was created or restored."""
         console = self.host.run(f"cat {self.console_log}", check=False).stdout
         found = re.findall(r"^tick (\d+) ([0-9a-f]{32})\r?$", console, re.MULTILINE)
         return [Tick(int(number), digest) for number, digest in found]
@@ -173,26 +173,10 @@ class SavedGuest:
 
 
 def saved_linux(host: Host, kind: str) -> SavedGuest:
-    """The lab's saved guest of this kind, made once for each boot of the host."""
-    name = f"saved-{kind}"
-    guest = Guest(host, name)
-    image = f"{IMAGE_DIR}/{name}"
-    if host.run(f"test -e {image}", check=False).returncode != 0:
-        for attempt in range(1, BOOT_ATTEMPTS + 1):
-            booted_linux(host, name, kind)
-            try:
-                guest.save(f"{image}.part")
-            except LabError:
-                guest.destroy()
-                if attempt == BOOT_ATTEMPTS or not _triple_faulted(host):
-                    raise
-            else:
-                break
-        # Kept beside the image: later consoles of the name begin anew.
-        host.run(f"cp {guest.console_log} {image}.console && mv {image}.part {image}")
-    console = host.run(f"cat {image}.console").stdout
-    number, digest = re.findall(r"^tick (\d+) ([0-9a-f]{32})\r?$", console, re.MULTILINE)[-1]
-    return SavedGuest(host, kind, name, image, Tick(int(number), digest))
+    """The saved guest of this kind that is in the host's snapshot (in_dom0/save_guests.py)."""
+    image = f"{IMAGE_DIR}/{kind}.save"
+    number, digest = host.run(f"ls {image} >&2 && cat {IMAGE_DIR}/{kind}.tick").stdout.split()
+    return SavedGuest(host, kind, f"lab-{kind}", image, Tick(int(number), digest))
 
 
 def provide_tiny_guest(host: Host) -> None:

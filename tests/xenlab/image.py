@@ -30,9 +30,12 @@ _HOST_PROGRAMS = {
     "mke2fs": "e2fsprogs",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "qemu-img": "qemu-utils",
     "zstd": "zstd",
 }
 _LINUX_MAGIC = b"HdrS"
+# Large, and left out of the tree that is kept to build in.
+_NOT_TO_BUILD_WITH = ("boot", "srv", "usr/lib/firmware", "usr/lib/modules", "usr/share/qemu", "var")
 
 
 class LabError(Exception):
@@ -66,6 +69,17 @@ class Image:
     def ssh_key(self) -> Path:
         return self.directory / "ssh_key"
 
+    @property
+    def build_root(self) -> Path:
+        """A root tree with dom0's compiler, headers and Python, to build in at native speed."""
+        return self.directory / "root"
+
+    @property
+    def identity(self) -> str:
+        """Unlike that of any other image, also of the same recipe: what was made from one fits no
+        other."""
+        return self.ssh_key.with_suffix(".pub").read_text()
+
 
 def cache_directory() -> Path:
     """Where images and running labs are kept: $LIBXLSR_LAB_CACHE or ~/.cache/libxlsr-xenlab."""
@@ -81,11 +95,18 @@ def built_image(recipe: Recipe) -> Image:
     images.mkdir(exist_ok=True)
     image = Image(recipe, images / f"{recipe.xen}-{recipe.digest}")
     with locked(images / f"{recipe.xen}.lock"):
+        # The one that was built here may have been on another machine.
+        _install_host_packages()
         if not image.directory.is_dir():
-            _install_host_packages()
             _build(image)
             _remove_older_images(image)
     return image
+
+
+def remove_unfinished(directory: Path, kind: str) -> None:
+    """Remove what an owner that was killed has left there; the caller has the lock of the kind."""
+    for path in directory.glob(f".{kind}-*/"):
+        shutil.rmtree(path)
 
 
 @contextmanager
@@ -124,8 +145,13 @@ def _mirror() -> str:
     raise LabError("apt knows no Debian mirror here: is this Debian, and was apt-get update run?")
 
 
+def missing_packages() -> list[str]:
+    """The Debian packages that the lab needs here and that are not installed."""
+    return sorted({pkg for prog, pkg in _HOST_PROGRAMS.items() if shutil.which(prog) is None})
+
+
 def _install_host_packages() -> None:
-    missing = sorted({pkg for prog, pkg in _HOST_PROGRAMS.items() if shutil.which(prog) is None})
+    missing = missing_packages()
     if not missing:
         return
     if os.geteuid() != 0:
@@ -142,6 +168,7 @@ def _build(image: Image) -> None:
         raise LabError("building the image needs root (mmdebstrap, mke2fs -d); using it doesn't")
     _say(f"building Xen {recipe.xen} on Debian {recipe.suite}; this takes some minutes")
     parent = image.directory.parent
+    remove_unfinished(parent, recipe.xen)
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{recipe.xen}-") as work_name:
         work = Path(work_name)
         root, made = work / "root", Image(recipe, work / "image")
@@ -150,13 +177,17 @@ def _build(image: Image) -> None:
         _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenlab", "-f", key])
         _write_tree(work / "early", recipe.early_files)
         _write_tree(work / "files", recipe.files, recipe.executable)
-        public_key = made.ssh_key.with_suffix(".pub").read_text()
-        _write_tree(work / "files", [("/root/.ssh/authorized_keys", public_key)])
+        public_key = made.identity
+        keys = [("authorized_keys", public_key), ("id_ed25519", made.ssh_key.read_text())]
+        _write_tree(work / "files", [(f"/root/.ssh/{name}", key) for name, key in keys])
         _download_wheels(recipe, work / "files" / "root" / "wheels")
         _make_root(recipe, work, root)
         _take_boot_files(root / "boot", made)
         mke2fs = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0"]
         _run([*mke2fs, "-d", root, made.disk, recipe.disk_size])
+        for path in _NOT_TO_BUILD_WITH:
+            shutil.rmtree(root / path, ignore_errors=True)
+        root.rename(made.build_root)
         made.directory.rename(image.directory)
     _say(f"built {image.directory}")
 
@@ -186,7 +217,7 @@ def _make_root(recipe: Recipe, work: Path, root: Path) -> None:
     _run(
         ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"]
         + ["--quiet", "--architectures=amd64", "--include=" + ",".join(recipe.packages)]
-        + [f"--dpkgopt={option}" for option in options]
+        + [f"--dpkgopt={option}" for option in ("force-unsafe-io", *options)]
         + [f"--essential-hook=sync-in {work}/early /"]
         + [f"--customize-hook=sync-in {work}/files /"]
         + [f'--customize-hook=chroot "$1" sh <{set_up}']

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 READY_LINE = "xenlab: dom0 is ready"
 FAILED_LINE = "xenlab: dom0 has no working toolstack"
-SHARE_TAG = "share"
-SHARE_IN_DOM0 = "/mnt/share"
+CARRIER_IN_DOM0 = "/dev/vdb"
 VENV = "/opt/venv"
 GUEST_DIR = "/srv/guest"
 CONSOLE_LOG_DIR = "/var/log/xen/console"
@@ -69,6 +68,7 @@ _KERNEL_MODULES = (
     "arch/x86/crypto",
     "crypto",
     "drivers/block",
+    "drivers/net/ifb*",
     "drivers/net/net_failover*",
     "drivers/net/tun*",
     "drivers/net/virtio_net*",
@@ -76,19 +76,19 @@ _KERNEL_MODULES = (
     "drivers/net/xen-netfront*",
     "drivers/virtio",
     "drivers/xen",
-    "fs/9p",
     "fs/autofs",
     "fs/ext4",
-    "fs/fscache",
     "fs/jbd2",
     "fs/mbcache*",
-    "fs/netfs",
     "lib",
     "net/802",
-    "net/9p",
     "net/bridge/bridge*",
     "net/core",
     "net/llc",
+    "net/sched/act_mirred*",
+    "net/sched/cls_u32*",
+    "net/sched/sch_ingress*",
+    "net/sched/sch_plug*",
 )
 _EXCLUDED_PATHS = (
     "/usr/share/doc/*",
@@ -101,27 +101,24 @@ _EXCLUDED_PATHS = (
 # Unpacked before the packages are configured: the initramfs is made once, and small.
 _EARLY_FILES = {
     "/etc/initramfs-tools/conf.d/xenlab": "MODULES=list\n",
-    "/usr/share/initramfs-tools/modules.d/xenlab": (
-        "virtio_pci\nvirtio_blk\nvirtio_net\next4\n9p\n9pnet_virtio\n"
-    ),
+    "/usr/share/initramfs-tools/modules.d/xenlab": ("virtio_pci\nvirtio_blk\nvirtio_net\next4\n"),
 }
 
 _FILES = {
     "/etc/hostname": "dom0\n",
     "/etc/hosts": "127.0.0.1 localhost dom0\n",
-    "/etc/fstab": (
-        "/dev/vda / ext4 noatime 0 0\n"
-        f"{SHARE_TAG} {SHARE_IN_DOM0} 9p trans=virtio,version=9p2000.L,msize=512000,nofail 0 0\n"
-    ),
+    "/etc/fstab": "/dev/vda / ext4 noatime 0 0\n",
     "/etc/modules-load.d/xenlab.conf": (
         "xen-evtchn\nxen-gntdev\nxen-gntalloc\nxen-privcmd\nxenfs\n"
-        "xen-netback\nxen-blkback\n9p\n9pnet_virtio\ntun\nloop\n"
+        "xen-netback\nxen-blkback\ntun\nloop\n"
     ),
     "/etc/default/xen": f'XENCONSOLED_ARGS="--log=guest --log-dir={CONSOLE_LOG_DIR}"\n',
     "/etc/ssh/sshd_config.d/xenlab.conf": (
         "UseDNS no\nUsePAM no\nPermitRootLogin prohibit-password\nMaxSessions 100\n"
         f"SetEnv PATH={VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     ),
+    # From one host of two to the other, which has the same keys.
+    "/root/.ssh/config": "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n",
     "/etc/systemd/system/xenlab-network.service": """\
 [Unit]
 Description=The lab's network: to the host outside (10.0.2.15) and to the guests (xenbr0)
@@ -145,7 +142,7 @@ WantedBy=sysinit.target
     "/etc/systemd/system/xenlab-ready.service": f"""\
 [Unit]
 Description=Say on the console that the lab is ready
-After=xen.service ssh.service xenlab-network.service remote-fs.target
+After=xen.service ssh.service xenlab-network.service
 
 [Service]
 Type=oneshot
@@ -200,8 +197,9 @@ systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.ti
     e2scrub_all.timer e2scrub_reap.service fstrim.timer getty@tty1.service \
     serial-getty@hvc0.service serial-getty@ttyS0.service systemd-logind.service \
     systemd-binfmt.service systemd-timesyncd.service xendomains.service
-mkdir -p {SHARE_IN_DOM0} {CONSOLE_LOG_DIR}
+mkdir -p {CONSOLE_LOG_DIR}
 chmod 700 /root/.ssh
+chmod 600 /root/.ssh/id_ed25519
 python3 -m venv --system-site-packages {VENV}
 {VENV}/bin/pip --quiet install --no-index --no-deps /root/wheels/*.whl
 rm -r /root/wheels

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from .guests import Guest, SavedGuest, saved_linux
-from .host import Host, boot, running_host
+from .host import Host, running_host
+from .snapshot import boot
 
 OLDER = "4.17"
 

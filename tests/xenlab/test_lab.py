@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
+
 from .guests import (
     Guest,
     GuestDied,
     SavedGuest,
     booted_linux,
-    saved_linux,
     tiny_config,
 )
 from .host import CommandFailed, Host
-from .project import TREE
 from .tiny_guest import COUNTER_ADDRESS, LOAD_ADDRESS, tiny_guest
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -79,10 +79,6 @@ def test_xl_restores_what_it_saved(
     assert tick.digest == saved.last_tick.digest
 
 
-def test_a_guest_is_saved_once_a_boot(xen_host: Host, saved_pv: SavedGuest) -> None:
-    assert saved_linux(xen_host, "pv") == saved_pv
-
-
 def test_a_guest_that_dies_is_not_waited_for(xen_host: Host) -> None:
     with pytest.raises(GuestDied, match="never-there died before tick 1"):
         Guest(xen_host, "never-there").wait_for_tick(1)
@@ -118,23 +114,24 @@ def test_the_tiny_guest_is_tiny() -> None:
     assert LOAD_ADDRESS <= entry < LOAD_ADDRESS + len(elf) < COUNTER_ADDRESS
 
 
-BOOT_AND_HANG = """\
+START_AND_HANG = """\
 import sys
-from tests.xenlab import host
+from tests.xenlab import host, snapshot
 
-def hang(host, qemu):
-    print(qemu.pid, flush=True)
-    qemu.wait()
+def hang(host, lock):
+    host._start(lock, "-incoming", "defer")
+    print(host.pid, flush=True)
+    host.child.wait()
 
-host._wait_until_ready = hang
-host.boot(sys.argv[1])
+host.Host._load = hang
+snapshot.boot(sys.argv[1])
 """
 
 
 def test_qemu_dies_with_its_owner(pytestconfig: pytest.Config) -> None:
     xen = pytestconfig.getoption("--xen")
-    command = [sys.executable, "-c", BOOT_AND_HANG, xen]
-    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE, text=True) as owner:
+    command = [sys.executable, "-c", START_AND_HANG, xen]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         qemu = os.pidfd_open(int(owner.stdout.readline()))
         owner.kill()
