@@ -1,12 +1,17 @@
-"""The lab from a shell: ``python -m tests.xenlab up|shell|run|load|install|status|…``."""
+"""The lab from a shell: ``python -m tests.xenlab up|shell|run|check|load|install|status|…``."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from tests.paths import ROOT
+
+from .check import GUESTS, changed_files, concerned
 from .host import Host, running_host
 from .image import LabError, missing_packages
 from .pair import NAMES, boot_pair, running_pair
@@ -76,6 +81,35 @@ def _run(arguments: argparse.Namespace) -> int:
     return _the_host(arguments).run_attached(" ".join(arguments.command))
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    files = [_in_tree(file) for file in arguments.file] or changed_files()
+    tests = concerned(files)
+    words = [f"({GUESTS[arguments.guest]})"] if arguments.guest else []
+    words += [f"({arguments.k})"] if arguments.k else []
+    if not tests and (arguments.file or not words):
+        print("no test in dom0 concerns " + (", ".join(files) or "what has changed: nothing"))
+        return 0
+    host = running_host(arguments.xen)
+    if host is not None and not is_of_today(host):
+        host.shut_down()
+        host = None
+    if host is None:
+        boot(arguments.xen, keep_as=arguments.xen)
+    command = [sys.executable, "-m", "pytest", "-q", "--xen", arguments.xen]
+    command += ["-k", " and ".join(words)] if words else []
+    return subprocess.run([*command, *(tests or [_ALL])], cwd=ROOT).returncode
+
+
+_ALL = "tests/xenlab/in_dom0"
+
+
+def _in_tree(file: str) -> str:
+    try:
+        return str(Path(file).resolve().relative_to(ROOT))
+    except ValueError:
+        raise LabError(f"{file} is not in the tree") from None
+
+
 def _load(arguments: argparse.Namespace) -> int:
     _the_host(arguments).load_again()
     return 0
@@ -103,6 +137,10 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "up": (_up, "start a lab that stays up"),
     "shell": (_shell, "a shell in dom0; starts a lab that stays up if none is"),
     "run": (_run, "run a command in dom0; its exit code is this one's"),
+    "check": (
+        _check,
+        "run the tests that concern what has changed, or a kind of guest",
+    ),
     "load": (_load, "put the lab back to how it was when it was started"),
     "install": (_install, "carry the tree into dom0 and install it there"),
     "status": (_status, "which labs are up, and how to reach them"),
@@ -121,6 +159,10 @@ def main() -> int:
         if name == "up":
             command.add_argument("--pair", action="store_true", help="two hosts with a link")
             command.add_argument("--second-xen", choices=sorted(RECIPES), help="the second's Xen")
+        if name == "check":
+            command.add_argument("file", nargs="*", help="instead of what git says has changed")
+            command.add_argument("-k", metavar="EXPRESSION", help="only those; as pytest takes it")
+            command.add_argument("--guest", choices=sorted(GUESTS), help="only with such a guest")
         command.add_argument("--xen", choices=sorted(RECIPES), default="4.17", help="Xen's release")
         command.add_argument("--host", choices=[*RECIPES, *NAMES], help="a lab by its name")
         command.set_defaults(function=function)

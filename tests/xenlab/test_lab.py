@@ -13,6 +13,7 @@ import pytest
 
 from tests.paths import ROOT
 
+from .check import CONCERNED, IN_DOM0
 from .guests import (
     Guest,
     GuestDied,
@@ -105,6 +106,13 @@ def test_the_tiny_guest_goes_on_after_a_restore(tiny_host: Host) -> None:
     finally:
         guest.destroy()
         tiny_host.run("rm /var/tmp/xenlab-images/tiny")
+
+
+def test_what_concerns_a_file_is_there() -> None:
+    for _, tests in CONCERNED:
+        for test in tests:
+            file, _, name = test.partition("::")
+            assert f"def {name}" in (ROOT / IN_DOM0 / file).read_text()
 
 
 def test_the_tiny_guest_is_tiny() -> None:
