@@ -34,7 +34,7 @@ from libxlsr.aio.adapter import Adapter
 from libxlsr.aio.operation import OnProgress, Operation, StartAo
 from libxlsr.restoring.options import RestoreOptions, TargetName
 from libxlsr.restoring.progress import RestoreResult
-from libxlsr.source.path_or_fd import Source
+from libxlsr.source.path_or_fd import PathOrFd
 
 __all__ = ["Adapter", "Operation", "awaited", "restore"]
 
@@ -67,7 +67,7 @@ async def awaited(
 
 
 async def restore(
-    source: Source,
+    source: PathOrFd,
     options: RestoreOptions | None = None,
     *,
     target: TargetName | None = None,

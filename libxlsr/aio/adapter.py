@@ -19,7 +19,7 @@ from libxlsr.restoring.helper_limit import HelperLimit
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.options import RestoreOptions, TargetName
 from libxlsr.restoring.progress import RestoreResult
-from libxlsr.source.path_or_fd import Source
+from libxlsr.source.path_or_fd import PathOrFd
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Adapter:
 
     def restoration(
         self,
-        source: Source,
+        source: PathOrFd,
         options: RestoreOptions | None = None,
         *,
         target: TargetName | None = None,

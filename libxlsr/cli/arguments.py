@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from libxlsr.errors import UsageError
-from libxlsr.source.path_or_fd import Source
+from libxlsr.source.path_or_fd import PathOrFd
 
 if TYPE_CHECKING:  # it takes long to import, and verify needs none
     from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it takes long to import, and verify needs none
 _LAST_ADDRESS = (1 << 64) - 1
 
 
-def image_source(image: str) -> Source:
+def image_source(image: str) -> PathOrFd:
     """The path ``image``, or standard input for ``-``. Raises UsageError where there is none."""
     if image != "-":
         return image

@@ -11,11 +11,11 @@ from libxlsr.events.waiting import wait
 from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.options import RestoreOptions, TargetName
 from libxlsr.restoring.progress import Progress, RestoreResult
-from libxlsr.source.path_or_fd import Source, opened
+from libxlsr.source.path_or_fd import PathOrFd, opened
 
 
 def restore(
-    source: Source,
+    source: PathOrFd,
     options: RestoreOptions | None = None,
     *,
     target: TargetName | None = None,

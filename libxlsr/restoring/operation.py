@@ -32,12 +32,12 @@ from libxlsr.restoring.run import Run
 from libxlsr.restoring.stall import StallWatch
 from libxlsr.restoring.stream_fd import Loan, duplicate
 from libxlsr.restoring.target import Restored, Target
-from libxlsr.source.path_or_fd import Source, described, opened
+from libxlsr.source.path_or_fd import PathOrFd, described, opened
 
 
 def restore_ao(
     ctx: Context,
-    source: Source,
+    source: PathOrFd,
     options: RestoreOptions | None = None,
     *,
     target: Target | None = None,

@@ -12,11 +12,11 @@ from typing import Union
 from libxlsr.errors import TargetError
 from libxlsr.source.byte_reader import ReadError
 
-Source = Union[str, "os.PathLike[str]", int]
+PathOrFd = Union[str, "os.PathLike[str]", int]
 """An image's path, or an open fd, which stays the caller's."""
 
 
-def described(source: Source) -> str:
+def described(source: PathOrFd) -> str:
     """``source`` as a message names it."""
     if isinstance(source, int):
         return f"fd {source}" if source else "standard input"
@@ -24,7 +24,7 @@ def described(source: Source) -> str:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[int]:
+def opened(source: PathOrFd) -> Iterator[int]:
     """The fd to read ``source`` from. Raises TargetError where none can."""
     if isinstance(source, int):
         yield source

@@ -31,7 +31,7 @@ from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress, RestoreResult
 from libxlsr.restoring.stream_fd import duplicate
-from libxlsr.source.path_or_fd import Source, opened
+from libxlsr.source.path_or_fd import PathOrFd, opened
 from libxlsr.tools.staged_file import StagedFile
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Written:
 
 def indexed_ao(
     ctx: Context,
-    source: Source,
+    source: PathOrFd,
     output: Path,
     worker: str,
     args: Mapping[str, Any],

@@ -10,14 +10,14 @@ from libxlsr.errors import UsageError
 from libxlsr.events import Ao, Context
 from libxlsr.events.waiting import wait
 from libxlsr.restoring.progress import Progress
-from libxlsr.source.path_or_fd import Source
+from libxlsr.source.path_or_fd import PathOrFd
 from libxlsr.tools.convert.packing import CODECS
 from libxlsr.tools.indexed import Written, indexed_ao
 
 
 def convert_ao(
     ctx: Context,
-    source: Source,
+    source: PathOrFd,
     output: Path,
     *,
     compact: bool = False,
@@ -59,7 +59,7 @@ def convert_ao(
 
 
 def convert(
-    source: Source,
+    source: PathOrFd,
     output: str | os.PathLike[str],
     *,
     compact: bool = False,

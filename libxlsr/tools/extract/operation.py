@@ -9,14 +9,14 @@ from pathlib import Path
 from libxlsr.events import Ao, Context
 from libxlsr.events.waiting import wait
 from libxlsr.restoring.progress import Progress
-from libxlsr.source.path_or_fd import Source
+from libxlsr.source.path_or_fd import PathOrFd
 from libxlsr.tools.extract.request import Request
 from libxlsr.tools.indexed import Written, indexed_ao
 
 
 def extract_ao(
     ctx: Context,
-    source: Source,
+    source: PathOrFd,
     output: Path,
     request: Request,
     *,
@@ -56,7 +56,7 @@ def extract_ao(
 
 
 def extract(
-    source: Source,
+    source: PathOrFd,
     output: str | os.PathLike[str],
     request: Request,
     *,

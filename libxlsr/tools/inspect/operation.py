@@ -8,7 +8,7 @@ from typing import Any
 
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.restoring.image.small_files import flush, write_file
-from libxlsr.source.path_or_fd import Source, described, opened
+from libxlsr.source.path_or_fd import PathOrFd, described, opened
 from libxlsr.tools.inspect.collector import Collector
 from libxlsr.tools.inspect.description import describe
 from libxlsr.tools.inspect.difference import Difference, Side, difference
@@ -21,7 +21,7 @@ _WITHOUT_DIGEST = ("ends-at-checkpoint", "frames-untracked")
 """Findings, none of them errors, of images whose state is not known to the last byte."""
 
 
-def inspect(source: Source, *, full: bool = False) -> dict[str, Any]:
+def inspect(source: PathOrFd, *, full: bool = False) -> dict[str, Any]:
     """All that there is to say about the image at ``source``, as an object for JSON.
 
     A damaged image is described as far as it can be read; ``findings`` says what is wrong with it.
@@ -48,7 +48,7 @@ def write_page(description: dict[str, Any], output: Path) -> None:
         staged.discard()
 
 
-def diff(a: Source, b: Source) -> Difference:
+def diff(a: PathOrFd, b: PathOrFd) -> Difference:
     """What differs between the images at ``a`` and ``b``, both read whole.
 
     Raises StreamError for an image that is not whole: what is missing would look like a difference.
@@ -57,7 +57,7 @@ def diff(a: Source, b: Source) -> Difference:
         return difference(_side(a, one), _side(b, other))
 
 
-def _side(source: Source, digest: GuestDigest) -> Side:
+def _side(source: PathOrFd, digest: GuestDigest) -> Side:
     with opened(source) as fd:
         verified, contents = run_verification(fd, Collector, digest=digest)
     contents = _needed(verified, contents, source)
@@ -74,7 +74,7 @@ def _side(source: Source, digest: GuestDigest) -> Side:
     return Side(contents, digest)
 
 
-def _needed(verified: Verified, contents: Collector | None, source: Source) -> Collector:
+def _needed(verified: Verified, contents: Collector | None, source: PathOrFd) -> Collector:
     if contents is None:
         finding = verified.findings[0]
         raise StreamError(f"{finding.message} ({described(source)})", offset=finding.offset)

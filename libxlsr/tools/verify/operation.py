@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Union
 
 from libxlsr.errors import LibxlsrError, TargetError
-from libxlsr.source.path_or_fd import Source, described, opened
+from libxlsr.source.path_or_fd import PathOrFd, described, opened
 from libxlsr.tools.verify.verifier import Verified
 from libxlsr.tools.verify.verifier import verify as verify_fd
 
@@ -16,7 +16,7 @@ Outcome = Union[Verified, LibxlsrError]
 
 
 def verify(
-    source: Source, *, full: bool = False, digest: bool = False, expected: str = "auto"
+    source: PathOrFd, *, full: bool = False, digest: bool = False, expected: str = "auto"
 ) -> Verified:
     """Verify the image at ``source``, a path or an open fd; see `libxlsr.tools.verify.verifier`."""
     with opened(source) as fd:
@@ -24,20 +24,20 @@ def verify(
 
 
 def verify_many(
-    sources: Sequence[Source],
+    sources: Sequence[PathOrFd],
     *,
     jobs: int = 1,
     full: bool = False,
     digest: bool = False,
     expected: str = "auto",
-) -> Generator[tuple[Source, Outcome], None, None]:
+) -> Generator[tuple[PathOrFd, Outcome], None, None]:
     """Verify each image, ``jobs`` of them at a time; what came of each, in their order.
 
     Whatever ends it early, be it this process's death, ends the processes that verify. Raises
     TargetError where none can be started.
     """
 
-    def outcome(source: Source) -> Outcome:
+    def outcome(source: PathOrFd) -> Outcome:
         try:
             return verify(source, full=full, digest=digest, expected=expected)
         except LibxlsrError as error:
@@ -60,5 +60,5 @@ def verify_many(
         raise TargetError.from_oserror(error, "can't start a process that verifies") from error
 
 
-def _no_verdict(source: Source) -> TargetError:
+def _no_verdict(source: PathOrFd) -> TargetError:
     return TargetError(f"the process that verified {described(source)} ended without a verdict")
