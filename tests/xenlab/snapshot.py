@@ -29,7 +29,7 @@ from .image import Image, LabError, built_image, cache_directory, locked, remove
 from .project import TREE_IN_DOM0, install_project
 from .recipe import RECIPES
 
-SAVED_GUESTS = ("pv", "pvh", "hvm-tiny", "hvm-bios", "pvh-loop")
+SAVED_GUESTS = ("tiny-pvh", "pv", "pvh", "hvm-tiny", "hvm-bios", "pvh-loop")
 """What in_dom0/save_guests.py saves: those that tests of every run restore."""
 
 BOOT_ATTEMPTS = 3

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -IS
 """A device model that does not do what it should; its last but one argument says how.
 
 It is a real process that is started as QEMU is, with QEMU's arguments (b_info.device_model in the

@@ -7,12 +7,12 @@ import re
 import select
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from libxlsr.xen.xenctrl import Xenctrl
+from . import dom0
+from .waiting import GOES_ON_SECONDS, wait_until
 
 IMAGES = Path("/var/tmp/libxlsr-images")
 CONSOLES = Path("/var/log/xen/console")
@@ -34,9 +34,6 @@ vcpus=1
 MEMORY = {"pv": 96, "pvh": 128}
 BOOT_SECONDS = 300.0
 BOOT_ATTEMPTS = 3
-GOES_ON_SECONDS = 90.0
-"""What all else has that is waited for, a restored guest's sign of life above all: mostly ten times
-what it takes."""
 _LOST = (1, 3)  # SHUTDOWN_reboot and SHUTDOWN_crash of xen/include/public/sched.h
 
 
@@ -146,30 +143,14 @@ class Guest:
 
     def destroy(self) -> None:
         """Destroy it where it runs, and wait until Xen has let it go."""
-        found = subprocess.run(
-            ["xl", "domid", self.name], capture_output=True, text=True, check=False
-        )
-        if found.returncode:
-            return
-        subprocess.run(["xl", "destroy", self.name], capture_output=True, check=False)
-        domid = int(found.stdout)
-        with Xenctrl() as xenctrl:
-            wait_until(lambda: xenctrl.domain_info(domid) is None, f"domain {domid} to go")
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = GOES_ON_SECONDS) -> None:
-    """Wait for something that only time brings; emulation is slow."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.1)
+        domid = dom0.find_domid(self.name)
+        if domid is not None:
+            dom0.destroy(domid)
 
 
 def lost_domains() -> list[int]:
     """The ids of those that went down as a guest that is lost does (`GuestLost`)."""
-    with Xenctrl() as xenctrl:
-        return [info.domid for info in xenctrl.domains() if info.shutdown_reason in _LOST]
+    return [info.domid for info in dom0.xenctrl().domains() if info.shutdown_reason in _LOST]
 
 
 def boot(guest: Guest, config: Path, until: Callable[[], object]) -> None:

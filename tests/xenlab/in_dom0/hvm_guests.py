@@ -7,27 +7,23 @@ of the devices that QEMU can have besides; ``linux`` ticks as those in guests.py
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tests.xenlab.tiny_guest import tiny_guest
-
+from . import dom0
 from .guests import (
     BOOT_SECONDS,
-    GOES_ON_SECONDS,
     IMAGES,
     STAYS_DOWN,
-    Guest,
     boot,
     output_of,
     save,
     xl,
 )
-
-TINY = IMAGES / "tiny.elf"
+from .tiny_guests import TINY, TinyGuest, write_tiny_elf
+from .waiting import GOES_ON_SECONDS
 
 _TINY = f"""\
 firmware_override="{TINY}"
@@ -74,28 +70,13 @@ BIOS_TICKS = 0x46C
 """Where a BIOS counts the timer's interrupts, 18.2 a second (BIOS data area, 0x40:0x6c)."""
 
 
-class HvmGuest(Guest):
+class HvmGuest(TinyGuest):
     """An HVM guest and the image that xl saved of it."""
-
-    @property
-    def domid(self) -> int:
-        return int(xl("domid", self.name))
-
-    def counts(self) -> list[int]:
-        """The numbers that the tiny guest has said since it has this domain id."""
-        # That of the example in the tree calls itself a ticker.
-        said = rf"^\(d{self.domid}\) tick(?:er)? ([0-9a-f]{{8}})"
-        return [int(number, 16) for number in re.findall(said, xl("dmesg"), re.MULTILINE)]
-
-    def count(self) -> int:
-        """The last of them; 0 where it has said none."""
-        return max(self.counts(), default=0)
 
     def wait_until_it_goes_on(self, seconds: float = GOES_ON_SECONDS) -> None:
         """Wait for a sign of life that only a guest that runs gives."""
         if self.kind == "tiny":
-            counted = self.count()
-            self.wait_until(lambda: self.count() > counted, "count", seconds)
+            super().wait_until_it_goes_on(seconds)
         elif self.kind == "linux":
             self.wait_for_ticks(1, seconds)
         else:
@@ -131,8 +112,9 @@ class HvmGuest(Guest):
         return answer["return"]
 
     def model_pid(self) -> int:
-        path = f"/local/domain/{self.domid}/image/device-model-pid"
-        return int(output_of("xenstore-read", path))
+        pid = dom0.xenstore().read(f"/local/domain/{self.domid}/image/device-model-pid")
+        assert pid is not None
+        return int(pid)
 
 
 @contextmanager
@@ -153,8 +135,7 @@ def saved_hvm_guest(kind: str) -> HvmGuest:
     """A guest of the kind, saved by xl when it ran; made once a boot of dom0."""
     guest = HvmGuest(kind, f"lab-hvm-{kind}", IMAGES / f"hvm-{kind}.save")
     if not guest.image.exists():
-        IMAGES.mkdir(parents=True, exist_ok=True)
-        TINY.write_bytes(tiny_guest())
+        write_tiny_elf()
         if kind == "bios":
             for image_format, disk in _DISKS.items():
                 output_of("qemu-img", "create", "-f", image_format, str(disk), "16M")

@@ -67,7 +67,11 @@ class Image:
 
 def write_changed(image: Path, copy: Path, change: Callable[[Image], Parts]) -> None:
     """Write what ``change`` makes of the image to ``copy``."""
-    with image.open("rb") as source, copy.open("wb") as file:
-        # It is unmapped, and its fd closed, when the last of the parts has gone.
-        mapped = mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ)
-        file.writelines(change(Image(memoryview(mapped))))
+    with copy.open("wb") as file:
+        file.writelines(change(Image(mapped(image))))
+
+
+def mapped(image: Path) -> memoryview:
+    """The file's content. It is unmapped, and its fd closed, when the last part of it has gone."""
+    with image.open("rb") as source:
+        return memoryview(mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ))

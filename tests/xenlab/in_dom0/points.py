@@ -27,13 +27,13 @@ def every_run_with(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("guest", spread(KINDS, {kind}), indirect=True)
 
 
-def each_guest_with(
+def each_image_with(
     name: str, values: Iterable[T], always: set[tuple[str, T]]
 ) -> pytest.MarkDecorator:
-    """The test takes a ``guest`` of each kind with each value of the parameter ``name``; ``always``
-    are the pairs of every run."""
+    """The test takes an ``image`` of each kind with each value of the parameter ``name``; in every
+    run the pairs that are in ``always``."""
     pairs = spread(itertools.product(KINDS, values), always)
-    return pytest.mark.parametrize(("guest", name), pairs, indirect=["guest"])
+    return pytest.mark.parametrize(("image", name), pairs, indirect=["image"])
 
 
 def _slow(point: object) -> Any:

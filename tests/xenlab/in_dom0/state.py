@@ -3,66 +3,62 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from libxlsr.xen.xenctrl import Xenctrl
+from .dom0 import listing, xenctrl
 
 # The first domain of a host brings these, whoever makes it, and no toolstack takes them away.
-_LASTING_NODES = ('/libxl = ""', '/vm = ""')
+_LASTING_NODES = ("/libxl", "/vm")
 _LASTING_FILE = "/var/run/xen/domid-history"
 
 
 @dataclass(frozen=True)
 class HostState:
     """Domains, xenstore, libxl's files and sockets, device models, loop devices, network
-    interfaces, our children, orphans and fds."""
+    interfaces and orphans. What this process itself holds is `Held`."""
 
     domains: frozenset[int]
-    nodes: str
+    nodes: Mapping[str, str]
+    """Path to value and permissions."""
+
     files: frozenset[str]
     models: frozenset[int]
     loops: frozenset[str]
     interfaces: frozenset[str]
-    children: frozenset[int]
     orphans: frozenset[str]
-    fds: frozenset[str]
 
     @classmethod
     def now(cls) -> HostState:
-        with Xenctrl() as xenctrl:
-            domains = frozenset(info.domid for info in xenctrl.domains())
-        listed = subprocess.run(
-            ["xenstore-ls", "-fp"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()
         processes = dict(_processes())
         return cls(
-            domains,
-            "\n".join(line for line in listed if not line.startswith(_LASTING_NODES)),
+            frozenset(info.domid for info in xenctrl().domains()),
+            _nodes(),
             frozenset(_files()) - {_LASTING_FILE},
             frozenset(pid for pid, process in processes.items() if process.is_device_model),
             frozenset(path.parts[3] for path in Path("/sys/block").glob("loop*/loop")),
-            frozenset(path.name for path in Path("/sys/class/net").iterdir()),
-            frozenset(_children()),
+            frozenset(os.listdir("/sys/class/net")),
             frozenset(_orphans(processes)),
-            frozenset(os.listdir("/proc/self/fd")),
         )
 
 
+def _nodes() -> dict[str, str]:
+    return {
+        path: node
+        for path, node in listing("/").items()
+        if not (path in _LASTING_NODES and node.startswith('""'))
+    }
+
+
 def _files() -> Iterator[str]:
-    for directory in (Path("/var/lib/xen"), Path("/var/run/xen")):
-        if directory.is_dir():
-            yield from map(str, directory.iterdir())
-
-
-def _children() -> Iterator[int]:
-    """This process's own, those included that have ended and were not waited for."""
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield int(child)
+    for directory in ("/var/lib/xen", "/var/run/xen"):
+        if os.path.isdir(directory):
+            for name in os.listdir(directory):
+                yield f"{directory}/{name}"
 
 
 class _Process(NamedTuple):
@@ -121,3 +117,42 @@ def _orphans(processes: Mapping[int, _Process]) -> Iterator[str]:
     for pid, process in processes.items():
         if process.cgroup == ours and process.name != "xl" and not is_looked_after(pid):
             yield f"{pid}, started at {process.started}: {' '.join(process.argv)}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds: children by their command lines, fds by what they are of, and files
+    in a directory.
+
+    No process ids and no fds' numbers: those of the spare helper, which a restore takes, are not
+    those of the next one.
+    """
+
+    things: Counter[str]
+
+    @classmethod
+    def now(cls, directory: str) -> Held:
+        files = (f"file {path}" for path in os.listdir(directory))
+        return cls(Counter([*_children(), *_fds(), *files]))
+
+    def more_than(self, before: Held) -> list[str]:
+        """What is held now and was not held then."""
+        return sorted((self.things - before.things).elements())
+
+
+def _children() -> Iterator[str]:
+    """Those that have ended and were not waited for have no command line."""
+    for task in os.listdir("/proc/self/task"):
+        for child in _read(f"/proc/self/task/{task}/children").split():
+            words = _read(f"/proc/{child}/cmdline").rstrip("\0").split("\0")
+            # A helper's socket, a number, is among its arguments.
+            yield " ".join(["child", *("N" if word.isdecimal() else word for word in words)])
+
+
+def _fds() -> Iterator[str]:
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # that of the listing itself
+            continue
+        yield re.sub(r"\[\d+\]", "[N]", f"fd of {target}")

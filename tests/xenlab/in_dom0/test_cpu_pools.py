@@ -9,9 +9,9 @@ import pytest
 
 from libxlsr.restoring.options import RestoreOptions
 
-from .guests import Guest, xl
-from .points import every_run_with
+from .guests import xl
 from .restoring import restore_file
+from .tiny_guests import TinyGuest
 
 POOL = "lab-pool"
 
@@ -32,12 +32,11 @@ def credit_pool() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("credit_pool")
-@every_run_with("pv")
-def test_the_pools_scheduler_takes_the_weight(guest: Guest) -> None:
+def test_the_pools_scheduler_takes_the_weight(tiny: TinyGuest) -> None:
     weight = ("b_info.sched_params.weight", "300")
-    restore_file(guest.image, RestoreOptions(overrides=[("pool", POOL), weight]))
+    restore_file(tiny.image, RestoreOptions(overrides=[("pool", POOL), weight]))
     try:
-        guest.wait_for_ticks(1)
-        assert re.search(rf"{guest.name}\s+\d+\s+300\s+0", xl("sched-credit", "-d", guest.name))
+        tiny.wait_until_it_goes_on()
+        assert re.search(rf"{tiny.name}\s+\d+\s+300\s+0", xl("sched-credit", "-d", tiny.name))
     finally:
-        guest.destroy()  # before its pool
+        tiny.destroy()  # before its pool

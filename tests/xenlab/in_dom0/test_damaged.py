@@ -11,10 +11,18 @@ import pytest
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc, libxl
 
-from .guests import Guest
+from .guests import saved_guest
 from .images import Image, Parts, write_changed
-from .points import each_guest_with, every_run_with
+from .points import KINDS, each_image_with
 from .restoring import restore_file
+from .tiny_guests import TinyGuest, saved_tiny_pvh
+
+
+@pytest.fixture
+def image(request: pytest.FixtureRequest) -> Path:
+    """The PV guest's, or the tiny PVH guest's."""
+    return (saved_guest("pv") if request.param == "pv" else saved_tiny_pvh()).image
+
 
 OPTIONAL_UNKNOWN = struct.pack("<II", 0x80000001, 4) + b"what" + bytes(4)
 LIBXL_END = struct.pack("<II", libxl.RecordType.END, 0)
@@ -58,8 +66,8 @@ DAMAGE: dict[str, Callable[[Image], Parts]] = {
 }
 
 
-# Each run tries those that end in different places: before there is a domain, in libxenguest, and
-# behind it. The tests without Xen go through the readers' own checks one by one.
+# Of the PV guest, which is larger, each run tries those that end in different places: before there
+# is a domain, in libxenguest, and behind it.
 EACH_RUN = {
     *(
         ("pv", what)
@@ -77,16 +85,15 @@ EACH_RUN = {
             "a page shift of 63",
         )
     ),
-    ("pvh", "cut in the memory"),
-    ("pvh", "an unknown libxc record"),
+    *(("pvh", what) for what in DAMAGE),
 }
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@each_guest_with("what", DAMAGE, EACH_RUN)
-def test_it_is_refused(guest: Guest, tmp_path: Path, what: str) -> None:
+@each_image_with("what", DAMAGE, EACH_RUN)
+def test_it_is_refused(image: Path, tmp_path: Path, what: str) -> None:
     damaged = tmp_path / "damaged.save"
-    write_changed(guest.image, damaged, DAMAGE[what])
+    write_changed(image, damaged, DAMAGE[what])
     with pytest.raises((StreamError, TargetError)):
         restore_file(damaged)
 
@@ -103,22 +110,21 @@ REMUS = {
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@each_guest_with("what", REMUS, {("pvh", "the sender died after CHECKPOINT_END")})
+@each_image_with("what", REMUS, {("pvh", what) for what in REMUS})
 def test_a_checkpointed_stream_is_for_the_offline_target(
-    guest: Guest, tmp_path: Path, what: str
+    image: Path, tmp_path: Path, what: str
 ) -> None:
     remus = tmp_path / "remus.save"
-    write_changed(guest.image, remus, lambda image: image.upto(-16, REMUS[what]))
+    write_changed(image, remus, lambda whole: whole.upto(-16, REMUS[what]))
     with pytest.raises(TargetError, match=r"checkpointed streams .* offline \(--target image\)"):
         restore_file(remus)
 
 
-@every_run_with("pv")
-def test_an_optional_record_is_skipped(guest: Guest, tmp_path: Path) -> None:
+def test_an_optional_record_is_skipped(tiny: TinyGuest, tmp_path: Path) -> None:
     odd = tmp_path / "odd.save"
-    write_changed(guest.image, odd, lambda image: image.upto(-8, OPTIONAL_UNKNOWN, LIBXL_END))
+    write_changed(tiny.image, odd, lambda image: image.upto(-8, OPTIONAL_UNKNOWN, LIBXL_END))
     restore_file(odd)
-    guest.wait_for_ticks(1)
+    tiny.wait_until_it_goes_on()
 
 
 def with_more_leaves(image: Image) -> Parts:
@@ -132,9 +138,9 @@ def with_more_leaves(image: Image) -> Parts:
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@every_run_with("pvh")
-def test_a_cpu_that_the_host_can_not_give(guest: Guest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image", KINDS, indirect=True)
+def test_a_cpu_that_the_host_can_not_give(image: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.save"
-    write_changed(guest.image, foreign, with_more_leaves)
+    write_changed(image, foreign, with_more_leaves)
     with pytest.raises(TargetError, match="CPUID leaf 0x0 does not fit"):
         restore_file(foreign)

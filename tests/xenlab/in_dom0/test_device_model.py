@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,14 +10,12 @@ from pathlib import Path
 import pytest
 
 from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
-from libxlsr.events import Context, run
-from libxlsr.restoring.operation import restore_ao
+from libxlsr.events import run
 from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenTarget
 
 from .points import spread
-from .restoring import restore_file
+from .restoring import loop, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
@@ -59,21 +58,20 @@ def test_it_fails(hvm_image: Path, way: str) -> None:
     "way", spread(("never-listens", "never-greets", "never-ready"), {"never-ready"})
 )
 def test_it_never_answers(hvm_image: Path, way: str) -> None:
-    with pytest.raises(TimedOut, match="did not get ready within 3 s") as caught:
-        restore_file(hvm_image, faking(way), timeouts=Timeouts(device_model=3.0))
+    with pytest.raises(TimedOut, match="did not get ready within 2 s") as caught:
+        restore_file(hvm_image, faking(way), timeouts=Timeouts(device_model=2.0))
     assert str(LOG) in str(caught.value)
 
 
 @pytest.mark.parametrize("way", spread(("never-listens", "never-ready"), {"never-ready"}))
 def test_aborted_while_it_starts(hvm_image: Path, way: str) -> None:
-    ctx = Context()
+    ctx = loop().ctx
     fd = os.open(hvm_image, os.O_RDONLY)
     try:
-        ao = restore_ao(ctx, fd, RestoreOptions(to_eof=True), target=XenTarget(ctx, faking(way)))
+        ao, _target = loop().start(fd, dataclasses.replace(faking(way), to_eof=True))
         run(ctx, lambda: ao.done or _has_spoken())
         ao.abort()
-        run(ctx, lambda: ao.done)
-        assert ctx.registered() == []
+        loop().run(ao)
     finally:
         os.close(fd)
     with pytest.raises(Aborted):
@@ -106,7 +104,7 @@ def test_it_can_not_be_executed(hvm_image: Path, tmp_path: Path) -> None:
 
 
 def test_ten_logs_are_kept(hvm_image: Path) -> None:
-    for _ in range(2):
+    for _ in range(2):  # the second moves that of the first
         with pytest.raises(TargetError):
             restore_file(hvm_image, faking("exits"))
     assert LOG.with_name(f"{LOG.name}.1").read_text() == "no display\n"

@@ -15,12 +15,15 @@ from libxlsr.restoring.progress import Phase, Progress
 from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.xen.xenstore import Xenstore
 
+from . import dom0
 from .device_guests import DeviceGuest, saved_device_guest
-from .guests import wait_until, xl
+from .guests import xl
 from .points import spread
 from .restoring import restore_file
 from .state import HostState
+from .tiny_guests import TinyGuest
 from .twins import look_at
+from .waiting import wait_until
 
 GUESTS = ["pvh-loop", "pv-qcow2", "pv-device", "pvh-raw", "hvm-raw"]
 
@@ -84,26 +87,38 @@ def test_it_is_destroyed_without_a_trace(guest: DeviceGuest) -> None:
     wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
 
 
-@pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
-def test_its_disk_is_in_use(guest: DeviceGuest) -> None:
-    result = restore_file(guest.image, RestoreOptions(paused=True))
+@pytest.fixture
+def image_with_disk(image_with: Callable[..., Path], tmp_path: Path) -> Path:
+    """The tiny guest's, with a loop device over a file."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    attached = {"vdev": "xvda", "pdev_path": str(disk), "format": "raw", "script": "block"}
+    return image_with(disks=[{**attached, "readwrite": 1}])
+
+
+def test_its_disk_is_in_use(image_with_disk: Path, tiny: TinyGuest) -> None:
+    before = HostState.now()
+    result = restore_file(image_with_disk, RestoreOptions(paused=True))
     other = RestoreOptions(overrides=[("name", "lab-other"), ("uuid", "new")])
     with pytest.raises(TargetError, match=f"is in use by domain {result.guest.domid}"):
-        restore_file(guest.image, other)
+        restore_file(image_with_disk, other)
+    tiny.destroy()
+    wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
 
 
-@pytest.mark.parametrize("guest", ["pvh-loop"], indirect=True)
-def test_its_disk_is_taken_while_its_stream_is_read(guest: DeviceGuest) -> None:
+def test_its_disk_is_taken_while_its_stream_is_read(image_with_disk: Path) -> None:
     before = HostState.now()
-    taken: list[str] = []
+    taken: list[int] = []
     ctx = Context()
 
     def note(progress: Progress) -> None:
         if progress.phase is Phase.MEMORY and not taken:
             other = RestoreOptions(overrides=[("name", "lab-other"), ("uuid", "new")], paused=True)
-            taken.append(str(restore_file(guest.image, other).guest.domid))
+            result = restore_file(image_with_disk, other)
+            assert result.guest.domid is not None
+            taken.append(result.guest.domid)
 
-    with guest.image.open("rb") as image:
+    with image_with_disk.open("rb") as image:
         ao = restore_ao(
             ctx,
             image.fileno(),
@@ -117,15 +132,16 @@ def test_its_disk_is_taken_while_its_stream_is_read(guest: DeviceGuest) -> None:
         with pytest.raises(TargetError, match=f"is in use by domain {domid}"):
             ao.result()
     finally:
-        xl("destroy", domid)
+        dom0.destroy(domid)
     wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)
 
 
-def test_a_framebuffer_and_its_keyboard(image_with: Callable[..., Path]) -> None:
+def test_a_framebuffer_and_its_keyboard(pv_image: Path, image_with: Callable[..., Path]) -> None:
     """The guest has no driver for them: they are there, and go with the domain."""
     before = HostState.now()
-    result = restore_file(image_with(vfbs=[{"devid": 0}], vkbs=[{"devid": 0}]))
+    result = restore_file(image_with(pv_image, vfbs=[{"devid": 0}], vkbs=[{"devid": 0}]))
     domid = result.guest.domid
+    assert domid is not None
     try:
         with Xenstore() as xenstore:
             backends = "/local/domain/0/backend"
@@ -133,5 +149,5 @@ def test_a_framebuffer_and_its_keyboard(image_with: Callable[..., Path]) -> None
             assert xenstore.read(f"{backends}/vkbd/{domid}/0/frontend-id") == str(domid)
             assert xenstore.read(f"/local/domain/{domid}/image/device-model-pid")
     finally:
-        xl("destroy", str(domid))
+        dom0.destroy(domid)
     wait_until(lambda: HostState.now() == before, "the host to be as it was", seconds=30)

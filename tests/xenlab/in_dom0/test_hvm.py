@@ -11,10 +11,9 @@ import pytest
 from libxlsr.errors import LibxlsrError, StreamError, TargetError
 from libxlsr.formats import libxl
 from libxlsr.restoring.options import RestoreOptions
-from libxlsr.xen.xenctrl import Xenctrl
-from libxlsr.xen.xenstore import Xenstore
 
-from .guests import output_of, xl
+from . import dom0
+from .guests import xl
 from .hvm_guests import HvmGuest, saved_hvm_guest
 from .points import spread
 from .restoring import aborted_while_finishing, restore_file, was_undone
@@ -86,8 +85,6 @@ def test_it_goes_on_and_is_like_xl_s_own(hvm_guest: HvmGuest) -> None:
 @pytest.mark.parametrize("hvm_guest", spread(KINDS, {"tiny"}), indirect=True)
 def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) -> None:
     again = tmp_path / "again.save"
-    xl("restore", str(hvm_guest.image))
-    hvm_guest.destroy()
     before = HostState.now()
 
     restore_file(hvm_guest.image)
@@ -106,8 +103,7 @@ def test_xl_saves_restores_and_destroys_it(hvm_guest: HvmGuest, tmp_path: Path) 
 @pytest.mark.parametrize("hvm_guest", ["tiny"], indirect=True)
 def test_paused(hvm_guest: HvmGuest) -> None:
     restore_file(hvm_guest.image, RestoreOptions(paused=True))
-    with Xenctrl() as xenctrl:
-        info = xenctrl.domain_info(hvm_guest.domid)
+    info = dom0.xenctrl().domain_info(hvm_guest.domid)
     assert info is not None
     assert (info.paused, info.cpu_time_ns) == (True, 0)
     xl("unpause", hvm_guest.name)
@@ -239,9 +235,9 @@ def test_keys_are_written_below_the_device_model(hvm_image: Path, tmp_path: Path
     try:
         restore_file(image)
         node = f"/local/domain/0/device-model/{guest.domid}"
-        assert output_of("xenstore-read", f"{node}/physmap/f0000000/size") == "800000\n"
-        with Xenstore() as xenstore:
-            assert xenstore.get_permissions(f"{node}/physmap") == xenstore.get_permissions(node)
+        store = dom0.xenstore()
+        assert store.read(f"{node}/physmap/f0000000/size") == "800000"
+        assert store.get_permissions(f"{node}/physmap") == store.get_permissions(node)
     finally:
         guest.destroy()
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from libxlsr.formats import libxc
 from libxlsr.formats.libxc import RecordType
 
-from .guests import Guest
 from .images import Image, Parts, write_changed
-from .points import every_run_with
 from .restoring import restore_file
+from .tiny_guests import TinyGuest
 
 NEWER = {
     RecordType.STATIC_DATA_END,
@@ -31,11 +30,9 @@ def as_version_2(image: Image) -> Parts:
     return [*parts, image.data[end:]]
 
 
-@every_run_with("pvh")
-def test_a_cpu_policy_is_made_for_the_guest(guest: Guest, tmp_path: Path) -> None:
-    ticks = len(guest.ticks())
+def test_a_cpu_policy_is_made_for_the_guest(tiny: TinyGuest, tmp_path: Path) -> None:
     older = tmp_path / "older.save"
-    write_changed(guest.image, older, as_version_2)
-    assert older.stat().st_size < guest.image.stat().st_size
+    write_changed(tiny.image, older, as_version_2)
+    assert older.stat().st_size < tiny.image.stat().st_size
     restore_file(older)
-    guest.check_goes_on_after(ticks)
+    tiny.wait_until_it_goes_on()

@@ -21,19 +21,18 @@ from libxlsr.restoring.operation import restore_ao
 from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Phase, Progress
 from libxlsr.restoring.xen_target import XenTarget
-from libxlsr.xen.xenctrl import Xenctrl
-from libxlsr.xen.xenstore import Xenstore
 
-from .guests import GUEST, MEMORY, Guest, saved_guest, xl
+from .dom0 import domid_of, xenctrl, xenstore
+from .guests import GUEST, Guest, saved_guest, xl
 from .images import write_changed
-from .points import each_guest_with, every_run_with
-from .restoring import restore, restore_file
+from .restoring import loop, restore, restore_file
 from .state import HostState
+from .tiny_guests import MEMORY, TinyGuest, saved_tiny_pvh
 from .twins import look_at
 
 ROUNDS = 10
 MIB = 1 << 20
-LACKING = 64
+LACKING = 16
 DOM0_TARGET = "/local/domain/0/memory/target"
 
 # Another process, as a migration's sender is, that delivers slowly: the headers in pieces,
@@ -45,7 +44,7 @@ with open(sys.argv[1], "rb") as image, open(1, "wb", buffering=0) as pipe:
         pipe.write(image.read(7))
         time.sleep(0.05)
     number = 0
-    while chunk := image.read(77_777):
+    while chunk := image.read(7_777):
         pipe.write(chunk)
         number += 1
         if number % 100 == 0:
@@ -59,42 +58,37 @@ def test_the_guest_goes_on(guest: Guest) -> None:
     ticks = len(guest.ticks())
     result = restore_file(guest.image)
     assert (result.guest.name, result.guest.domain_type) == (guest.name, guest.kind)
-    assert xl("domid", guest.name).strip() == str(result.guest.domid)
+    assert domid_of(guest.name) == result.guest.domid
     guest.check_goes_on_after(ticks)
 
 
-@every_run_with("pv")
-def test_paused_and_under_another_name(guest: Guest) -> None:
-    changes = [("name", f"{guest.name}-other"), ("uuid", "new")]
-    result = restore_file(guest.image, RestoreOptions(overrides=changes, paused=True))
+def test_paused_and_under_another_name(tiny: TinyGuest) -> None:
+    other = TinyGuest(tiny.kind, f"{tiny.name}-other", tiny.image)
+    changes = [("name", other.name), ("uuid", "new")]
+    result = restore_file(tiny.image, RestoreOptions(overrides=changes, paused=True))
     try:
-        assert result.guest.domid is not None
-        assert result.guest.name == f"{guest.name}-other"
-        with Xenctrl() as xenctrl:
-            info = xenctrl.domain_info(result.guest.domid)
+        assert (result.guest.domid, result.guest.name) == (other.domid, other.name)
+        info = xenctrl().domain_info(other.domid)
         assert info is not None
         assert info.paused
         assert info.cpu_time_ns == 0
     finally:
-        xl("destroy", f"{guest.name}-other")
+        other.destroy()
 
 
-@every_run_with("pvh")
-def test_from_a_slow_pipe_in_odd_chunks(guest: Guest) -> None:
-    ticks = len(guest.ticks())
+def test_from_a_slow_pipe_in_odd_chunks(tiny: TinyGuest) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SENDER, str(guest.image)], stdout=subprocess.PIPE
+        [sys.executable, "-ISc", SENDER, str(tiny.image)], stdout=subprocess.PIPE
     ) as sender:
         assert sender.stdout is not None
         restore(sender.stdout.fileno(), to_eof=False)
         # The fd stands at END's end, to the byte.
         assert os.read(sender.stdout.fileno(), 100) == b"the handshake"
-    guest.check_goes_on_after(ticks)
+    tiny.wait_until_it_goes_on()
 
 
 def test_two_at_once_on_one_loop() -> None:
-    ctx = Context()
-    guests = [saved_guest("pv"), saved_guest("pvh")]
+    linux, tiny = guests = saved_guest("pv"), saved_tiny_pvh()
     fds = [os.open(guest.image, os.O_RDONLY) for guest in guests]
     phases: list[Phase | None] = [None, None]
     together = set()
@@ -108,43 +102,37 @@ def test_two_at_once_on_one_loop() -> None:
 
     try:
         aos = [
-            restore_ao(
-                ctx,
-                fd,
-                RestoreOptions(to_eof=True),
-                target=XenTarget(ctx),
-                on_progress=follow(number),
-            )
+            loop().start(fd, RestoreOptions(to_eof=True), follow(number))[0]
             for number, fd in enumerate(fds)
         ]
-        run(ctx, lambda: all(ao.done for ao in aos))
+        loop().run(*aos)
         assert [ao.result().guest.name for ao in aos] == [guest.name for guest in guests]
         # Both were read at the same time, not one after the other.
         assert (Phase.MEMORY, Phase.MEMORY) in together
-        for guest in guests:
-            assert guest.wait_for_ticks(1)[0][1] == guest.saved_tick[1]
+        assert linux.wait_for_ticks(1)[0][1] == linux.saved_tick[1]
+        tiny.wait_until_it_goes_on()
     finally:
         for fd, guest in zip(fds, guests):
             os.close(fd)
             guest.destroy()
 
 
-@each_guest_with("uuid", ("same", "new"), {("pvh", "same"), ("pv", "new")})
-def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(guest: Guest, uuid: str) -> None:
+@pytest.mark.parametrize("uuid", ["same", "new"])
+def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(
+    tiny: TinyGuest, uuid: str
+) -> None:
     changes = [("uuid", "new")] if uuid == "new" else []
     before = HostState.now()
-    restore_file(guest.image, RestoreOptions(paused=True))
-    alone = look_at(guest)
-    guest.destroy()
-    ctx = Context()
-    fds = [os.open(guest.image, os.O_RDONLY) for _ in range(2)]
+    restore_file(tiny.image, RestoreOptions(paused=True))
+    alone = look_at(tiny)
+    tiny.destroy()
+    fds = [os.open(tiny.image, os.O_RDONLY) for _ in range(2)]
     try:
         aos = [
-            restore_ao(ctx, fd, target=XenTarget(ctx, RestoreOptions(overrides=own, paused=True)))
+            loop().start(fd, RestoreOptions(overrides=own, paused=True))[0]
             for fd, own in zip(fds, ([], changes))
         ]
-        run(ctx, lambda: all(ao.done for ao in aos))
-        assert ctx.registered() == []
+        loop().run(*aos)
         refused = []
         for ao in aos:
             try:
@@ -154,28 +142,26 @@ def test_of_two_of_one_image_one_is_refused_and_the_other_is_whole(guest: Guest,
         (message,) = refused
         assert re.search("domain [0-9]+ has the (name|UUID)", message)
         # Of the one that was refused nothing is left, of the other all: xl lists its userdata.
-        after = look_at(guest)
+        after = look_at(tiny)
         assert alone.unlisted_differences(after) == {}
         if not changes:
             assert after.listed == alone.listed
     finally:
         for fd in fds:
             os.close(fd)
-        guest.destroy()
+        tiny.destroy()
     assert HostState.now() == before
 
 
-@every_run_with("pv")
-def test_a_spare_helper_is_taken_and_replaced(guest: Guest) -> None:
+def test_a_spare_helper_is_taken_and_replaced(tiny: TinyGuest) -> None:
     ctx = Context()
     with SpareHelper(ctx) as spare:
         for _ in range(2):
             pid = spare.pid
-            assert _helpers_of_restore(ctx, spare, guest.image) == {pid}
+            assert _helpers_of_restore(ctx, spare, tiny.image) == {pid}
             run(ctx, lambda: spare.pid is not None)
             assert spare.pid != pid
-            guest.wait_for_ticks(1)
-            guest.destroy()
+            tiny.destroy()
     assert ctx.registered() == []
 
 
@@ -209,30 +195,27 @@ def test_ten_rounds_of_save_and_restore(guest: Guest) -> None:
 
 
 @pytest.mark.usefixtures("unchanged_host")
-@each_guest_with("override", ("name", "uuid"), {("pv", "name"), ("pvh", "uuid")})
-def test_a_name_or_uuid_that_is_taken(guest: Guest, override: str) -> None:
-    result = restore_file(guest.image, RestoreOptions(paused=True))
+def test_a_name_or_uuid_that_is_taken(tiny: TinyGuest) -> None:
+    result = restore_file(tiny.image, RestoreOptions(paused=True))
     try:
-        other = ("uuid", "new") if override == "name" else ("name", "lab-other")
-        with pytest.raises(
-            TargetError, match=f"(?i)domain {result.guest.domid} has the {override}"
-        ):
-            restore_file(guest.image, RestoreOptions(overrides=[other]))
+        for taken, other in (("name", ("uuid", "new")), ("uuid", ("name", "lab-other"))):
+            says = f"(?i)domain {result.guest.domid} has the {taken}"
+            with pytest.raises(TargetError, match=says):
+                restore_file(tiny.image, RestoreOptions(overrides=[other]))
     finally:
-        guest.destroy()
+        tiny.destroy()
 
 
 @pytest.fixture
 def dom0_memory(tmp_path: Path) -> Iterator[int]:
-    """MiB that dom0 has, on a host that has ``LACKING`` MiB too few for a guest of 128."""
-    with Xenctrl() as xenctrl:
-        dom0 = xenctrl.domain_info(0)
-        free = xenctrl.physinfo().allocatable_bytes // MIB
+    """MiB that dom0 has, on a host that has ``LACKING`` MiB too few for the tiny guest."""
+    dom0 = xenctrl().domain_info(0)
+    free = xenctrl().physinfo().allocatable_bytes // MIB
     assert dom0 is not None
     before = dom0.total_bytes // MIB
     filling = Guest("pvh", "lab-filling", tmp_path / "none")
     config = tmp_path / "filling.cfg"
-    memory = free - MEMORY["pvh"] + LACKING
+    memory = free - MEMORY + LACKING
     config.write_text(GUEST.format(name=filling.name, kind=filling.kind, memory=memory))
     xl("create", "-q", "-p", str(config))
     try:
@@ -242,43 +225,34 @@ def dom0_memory(tmp_path: Path) -> Iterator[int]:
         xl("mem-set", "0", f"{before}m")
 
 
-@pytest.mark.parametrize("guest", ["pvh"], indirect=True)
-def test_dom0_gives_up_memory_when_asked(guest: Guest, dom0_memory: int) -> None:
-    with pytest.raises(TargetError, match="KiB are missing"):
-        restore_file(guest.image)
-    try:
-        restore_file(guest.image, RestoreOptions(balloon=True))
-        guest.wait_for_ticks(1)
-        with Xenctrl() as xenctrl:
-            dom0 = xenctrl.domain_info(0)
-        assert dom0 is not None
-        assert dom0.total_bytes // MIB <= dom0_memory - LACKING
-    finally:
-        guest.destroy()
-
-
-@pytest.mark.parametrize("guest", ["pvh"], indirect=True)
-def test_dom0_gets_its_memory_back_when_the_restore_fails(
-    guest: Guest, dom0_memory: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_dom0_gives_up_memory_when_asked_and_gets_it_back_when_the_restore_fails(
+    tiny: TinyGuest, dom0_memory: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "libxlsr")
-    with Xenstore() as xenstore:
-        xl("mem-set", "0", f"{dom0_memory}m")
-        before = xenstore.read(DOM0_TARGET)
-        cut = tmp_path / "cut.save"
-        write_changed(guest.image, cut, lambda image: image.upto(100_000))
-        with pytest.raises(StreamError):
-            restore_file(cut, RestoreOptions(balloon=True))
-        assert f"dom0's memory target goes from {before} to " in caplog.text
-        assert xenstore.read(DOM0_TARGET) == before
+    with pytest.raises(TargetError, match="KiB are missing"):
+        restore_file(tiny.image)
+
+    xl("mem-set", "0", f"{dom0_memory}m")
+    before = xenstore().read(DOM0_TARGET)
+    cut = tmp_path / "cut.save"
+    write_changed(tiny.image, cut, lambda image: image.upto(100_000))
+    with pytest.raises(StreamError):
+        restore_file(cut, RestoreOptions(balloon=True))
+    assert f"dom0's memory target goes from {before} to " in caplog.text
+    assert xenstore().read(DOM0_TARGET) == before
+
+    restore_file(tiny.image, RestoreOptions(balloon=True))
+    tiny.wait_until_it_goes_on()
+    dom0 = xenctrl().domain_info(0)
+    assert dom0 is not None
+    assert dom0.total_bytes // MIB <= dom0_memory - LACKING
+    tiny.destroy()
 
 
-@pytest.mark.parametrize("guest", ["pv"], indirect=True)
-def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
+def test_it_waits_while_xl_makes_a_domain(tiny: TinyGuest) -> None:
     domids: list[int | None] = []
-    ctx = Context()
-    target = XenTarget(ctx, RestoreOptions(balloon=True))
-    fd = os.open(guest.image, os.O_RDONLY | os.O_CLOEXEC)
+    ctx = loop().ctx
+    fd = os.open(tiny.image, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with XenHost().lock_file.open("w") as held:
             fcntl.lockf(held, fcntl.LOCK_EX)  # as xl does
@@ -287,11 +261,10 @@ def test_it_waits_while_xl_makes_a_domain(guest: Guest) -> None:
                 domids.append(target.domid)
                 fcntl.lockf(held, fcntl.LOCK_UN)
 
-            ctx.call_later(5, let_go)
-            ao = restore_ao(ctx, fd, target=target)
-            run(ctx, lambda: ao.done)
+            ctx.call_later(2, let_go)
+            ao, target = loop().start(fd, RestoreOptions(balloon=True))
+            loop().run(ao)
     finally:
         os.close(fd)
     assert domids == [None]
     assert ao.result().guest.domid == target.domid
-    guest.wait_for_ticks(1)

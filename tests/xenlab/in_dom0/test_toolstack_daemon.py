@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from libxlsr.xen.xenctrl import Xenctrl
-
 from ...examples.toolstack_daemon.running import Connection, RunningDaemon
-from .guests import Guest, saved_guest, wait_until, xl
-from .points import every_run_with
+from .dom0 import domid_of, xenctrl
+from .guests import Guest
 from .state import HostState
+from .tiny_guests import TinyGuest
+from .waiting import wait_until
 
 
 @pytest.fixture
@@ -50,8 +50,7 @@ def held(daemon: RunningDaemon) -> tuple[int, int]:
 
 
 def domids() -> set[int]:
-    with Xenctrl() as xenctrl:
-        return {info.domid for info in xenctrl.domains()}
+    return {info.domid for info in xenctrl().domains()}
 
 
 def ask_for_half(connection: Connection, guest: Guest, fd: int) -> None:
@@ -62,11 +61,12 @@ def ask_for_half(connection: Connection, guest: Guest, fd: int) -> None:
     wait_until(lambda: bool(domids() - before), "the new domain")
 
 
-@every_run_with("pvh")
-def test_it_restores_one_while_another_is_cancelled(daemon: RunningDaemon, guest: Guest) -> None:
+@pytest.mark.parametrize("guest", ["pv"], indirect=True)
+def test_it_restores_one_while_another_is_cancelled(
+    daemon: RunningDaemon, guest: Guest, tiny: TinyGuest
+) -> None:
     """The one that is cancelled is of the other kind: no two domains have the same name."""
-    other = saved_guest("pvh" if guest.kind == "pv" else "pv")
-    other.destroy()
+    other = tiny
     idle, before = held(daemon), HostState.now()
     with half_of(other.image) as half, Connection(daemon) as leaving:
         ask_for_half(leaving, other, half)
@@ -81,8 +81,8 @@ def test_it_restores_one_while_another_is_cancelled(daemon: RunningDaemon, guest
         assert positions == sorted(positions)
         assert {event["total"] for event in progress} == {guest.image.stat().st_size}
         assert last["event"] == "restored"
-        assert xl("domid", guest.name).strip() == str(last["domid"])
-        assert {after for _, after in guest.wait_for_ticks(2)} == {digest}
+        assert domid_of(guest.name) == last["domid"]
+        assert {after for _, after in guest.wait_for_ticks(1)} == {digest}
     daemon.logged(f"{other.name}: cancelled and undone")
     assert domids() - before.domains == {last["domid"]}
     guest.destroy()
@@ -91,11 +91,11 @@ def test_it_restores_one_while_another_is_cancelled(daemon: RunningDaemon, guest
 
 
 @pytest.mark.usefixtures("unchanged_host")
-def test_sigterm_undoes_a_domain_half_way(tmp_path: Path, pv_image: Path) -> None:
+def test_sigterm_undoes_a_domain_half_way(tmp_path: Path, tiny: TinyGuest) -> None:
     daemon = RunningDaemon(tmp_path, "--target", "xen")
     daemon.logged("listening")
-    with half_of(pv_image) as half, Connection(daemon) as connection:
-        ask_for_half(connection, saved_guest("pv"), half)
+    with half_of(tiny.image) as half, Connection(daemon) as connection:
+        ask_for_half(connection, tiny, half)
         rest = daemon.stop()
     assert "stopped" in rest
     assert "Traceback" not in rest

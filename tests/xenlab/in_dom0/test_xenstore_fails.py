@@ -17,7 +17,7 @@ from .restoring import restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
-# A restore of the PV guest makes one request with xs_directory and one with xs_watch, 7 with
+# A restore of the tiny PVH guest makes one request with xs_directory and one with xs_watch, 7 with
 # xs_read (the last for the tty), 2 with xs_mkdir, 6 with xs_rm, and a good 50 with xs_write.
 REQUESTS = spread(
     [
@@ -93,21 +93,21 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
 @pytest.mark.parametrize(("function", "number"), REQUESTS)
 def test_a_request_fails(
-    pv_image: Path, fail: Callable[[str, int], None], function: str, number: int
+    tiny_image: Path, fail: Callable[[str, int], None], function: str, number: int
 ) -> None:
     fail(function, number)
     with pytest.raises(TargetError, match="xenstore: could not") as caught:
-        restore_file(pv_image)
+        restore_file(tiny_image)
     assert caught.value.errno == errno.EIO
 
 
 @pytest.mark.slow
 def test_the_connection_breaks_in_the_wait_for_a_tty(
-    pv_image: Path, fail: Callable[[str, int], None]
+    tiny_image: Path, fail: Callable[[str, int], None]
 ) -> None:
     fail("xs_check_watch", 0)
     with pytest.raises(TargetError, match="no tty within 10 s"):
-        restore_file(pv_image)
+        restore_file(tiny_image)
 
 
 # The one watch is that for the tty, which is waited for when everything else is there.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .dom0 import domid_of, listing, xenstore
 from .guests import Guest, xl
 
 DIFFERENCES = Path(__file__).with_name("xenstore_differences.txt")
@@ -66,8 +66,8 @@ class Twin:
 
 
 def look_at(guest: Guest) -> Twin:
-    domid = xl("domid", guest.name).strip()
-    (listed,) = json.loads(xl("list", "-l", domid))
+    domid = domid_of(guest.name)
+    (listed,) = json.loads(xl("list", "-l", str(domid)))
     uuid = listed["config"]["c_info"]["uuid"]
     below = {
         f"/local/domain/{domid}": "/local/domain/N",
@@ -75,17 +75,11 @@ def look_at(guest: Guest) -> Twin:
         f"/libxl/{domid}": "/libxl/N",
         f"/local/domain/0/device-model/{domid}": "/local/domain/0/device-model/N",
     }
-    for kind in subprocess.run(
-        ["xenstore-list", "/local/domain/0/backend"], capture_output=True, text=True, check=False
-    ).stdout.split():
+    for kind in xenstore().directory("/local/domain/0/backend") or ():
         below[f"/local/domain/0/backend/{kind}/{domid}"] = f"/local/domain/0/backend/{kind}/N"
     nodes = {}
     for real, general in below.items():
-        output = subprocess.run(
-            ["xenstore-ls", "-fp", real], capture_output=True, text=True, check=False
-        ).stdout
-        for line in output.splitlines():
-            path, _, rest = line.partition(" = ")
+        for path, rest in listing(real).items():
             path = general + path[len(real) :]
             # Values and permissions: the domain's id as a word of its own, or after a permission;
             # not as a part of a version or of a MAC address.
