@@ -38,7 +38,7 @@ TRAILER = b"not libxc's, and not the target's"
 
 
 class Hooks:
-    """`libxlsr.targets.TargetHooks` that note what they are told."""
+    """`libxlsr.restoring.target.TargetHooks` that note what they are told."""
 
     timeouts = Timeouts()
 
@@ -148,9 +148,6 @@ class TargetConformance:
         decoded = libxl.EmulatorXenstoreData.decode(keys)
         assert driver.call("emulator_xenstore_data", decoded) == (None,)
         assert driver.call("emulator_context", libxl.EmulatorContext.decode(context)) == (None,)
-
-    def test_it_has_a_name(self, driver: Driver) -> None:
-        assert driver.target.name
 
     def test_a_whole_restore(self, driver: Driver) -> None:
         assert driver.prepare() is None

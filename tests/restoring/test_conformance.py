@@ -1,8 +1,9 @@
-"""The conformance suite, run against the offline target and against the fake one."""
+"""The conformance suite, run against the three targets."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from libxlsr.events import Context
 from libxlsr.restoring.image.target import ImageTarget
 from libxlsr.restoring.target import Target
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.testing.conformance import TargetConformance
 from libxlsr.testing.fake_target import FakeTarget
+from libxlsr.testing.fake_xen import FakeXenHost
 
 
 class TestImageTarget(TargetConformance):
@@ -26,6 +29,23 @@ class TestImageTarget(TargetConformance):
 
     def left_behind(self) -> list[str]:
         return os.listdir(self.directory)
+
+
+class TestXenTarget(TargetConformance):
+    """With the processes that a restore has: helper, device model and its keeper."""
+
+    xen: FakeXenHost
+
+    @pytest.fixture(autouse=True)
+    def _xen(self) -> Iterator[None]:
+        with FakeXenHost() as self.xen:
+            yield
+
+    def make(self, ctx: Context) -> Target:
+        return XenTarget(ctx, host=self.xen)
+
+    def left_behind(self) -> list[str]:
+        return self.xen.left_behind()
 
 
 class TestFakeTarget(TargetConformance):

@@ -77,8 +77,9 @@ class RestoreHelper:
         self._helper.begin(args, {"io_fd": stream.fd})
 
     def abort(self, reason: LibxlsrError) -> None:
-        """Stop the child; *done* comes with an error."""
-        self._helper.abort(reason)
+        """Stop the child; *done* comes with an error. Nothing happens while it reads nothing."""
+        if self._done is not None:
+            self._helper.abort(reason)
 
     def retire(self, retired: Done) -> None:
         """End a child that was given nothing to read. ``retired(error)`` comes once, from the loop,

@@ -32,6 +32,15 @@ from libxlsr.xen.xenstore import Xenstore
 
 BRIDGE = "xenbr0"
 SCRIPTS = ("block", "vif-bridge")
+NODES = {
+    "/tool/xenstored": "",
+    "/local/domain/0/name": "Domain-0",
+    "/local/domain/0/domid": "0",
+    "/local/pool/0/name": "Pool-0",
+    "/libxl": "",
+    "/vm": "",
+}
+"""Those of a host that has no guest but has had some."""
 
 
 class FakeXenHost(XenHost):
@@ -59,11 +68,8 @@ class FakeXenHost(XenHost):
         for script in SCRIPTS:
             (self.script_dir / script).touch(mode=0o755)
         install_device_model(self.device_models[0])
-        store = self.xenstored
-        store.write(0, 0, "/tool/xenstored", "")
-        store.write(0, 0, "/local/domain/0/name", "Domain-0")
-        store.write(0, 0, "/local/domain/0/domid", "0")
-        store.write(0, 0, "/local/pool/0/name", "Pool-0")
+        for path, value in NODES.items():
+            self.xenstored.write(0, 0, path, value)
         self._before = set(self._holdings())
 
     def __enter__(self) -> FakeXenHost:

@@ -25,12 +25,12 @@ from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import Context
 from libxlsr.events.chain import Chain, Done, Wait
 from libxlsr.formats import xl
+from libxlsr.testing.fake_xen import device_model
 from libxlsr.testing.stepping import run_until
-from tests.paths import ROOT
 
 from ..hosts import host_below
 
-FAKE = ROOT / "tests" / "xenlab" / "in_dom0" / "fake_model.py"
+FAKE = Path(device_model.__file__)
 T = TypeVar("T")
 
 

@@ -13,13 +13,14 @@ from libxlsr.errors import Aborted, LibxlsrError, TargetError, TimedOut
 from libxlsr.events import run
 from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.timeouts import Timeouts
+from libxlsr.testing.fake_xen import device_model
 
 from .points import spread
 from .restoring import loop, restore_file
 
 pytestmark = pytest.mark.usefixtures("unchanged_host")
 
-FAKE = Path(__file__).with_name("fake_model.py")
+FAKE = Path(device_model.__file__)
 LOG = Path("/var/log/xen/qemu-dm-ticker.log")
 
 
