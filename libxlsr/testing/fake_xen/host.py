@@ -60,6 +60,7 @@ class FakeXenHost(XenHost):
         self.state = HostState(root)
         self._libraries = libraries(self.state)
         self._server = StateServer(self.state, root / "state") if processes else None
+        self._expected: list[str] = []
         self._models: list[InProcessDeviceModel] = []
         for directory in (self.run_dir, self.lib_dir, self.log_dir, self.script_dir, self.proc):
             directory.mkdir(parents=True)
@@ -113,6 +114,11 @@ class FakeXenHost(XenHost):
         "qmp" for what a device model is asked."""
         return self.state.calls
 
+    @property
+    def device_models_run(self) -> list[InProcessDeviceModel]:
+        """The device models that run, where they are no processes."""
+        return self._models
+
     def node(self, path: str) -> str | None:
         """A xenstore node's value, None where there is none."""
         node = self.xenstored.nodes.get(path)
@@ -143,23 +149,33 @@ class FakeXenHost(XenHost):
         self._before |= set(self._holdings()) - before
         return domid
 
+    def expect_left(self, path: str) -> None:
+        """`left_behind` doesn't count the node, and those below and above it, from now on."""
+        self._expected.append(path)
+
     def left_behind(self) -> list[str]:
         """What is there now and was not at the beginning: domains, nodes, files, processes, open
         handles and connections. Logs, and libxl's list of ids that were in use, are to stay."""
-        return sorted(set(self._holdings()) - self._before)
+        return sorted(what for what in self._holdings() if what not in self._before)
 
     def _holdings(self) -> list[str]:
         held = [f"domain {domid}" for domid in self.hypervisor.domains]
-        held += [f"node {path}" for path in self.xenstored.nodes]
+        held += [f"node {path}" for path in self.xenstored.nodes if not self._is_expected(path)]
         held += [f"domain {domid} is introduced" for domid in self.xenstored.introduced]
         held += [f"connection {number}" for number in self.xenstored.connections]
-        held += [f"handle {number}" for number in range(self.hypervisor.open_handles)]
+        held += [f"handle {number}" for number in range(self.state.handles)]
         held += [f"device model {model.pid}" for model in self._models]
         if self._server is not None:
             held += [f"process {pid}" for pid in device_models(self.device_models[0])]
         for directory in (self.run_dir, self.lib_dir):
             held += [f"file {path}" for path in directory.iterdir()]
         return [what for what in held if not what.endswith("/domid-history")]
+
+    def _is_expected(self, path: str) -> bool:
+        return any(
+            path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
+            for other in self._expected
+        )
 
     # What a restore asks of it.
 

@@ -116,9 +116,8 @@ class Hypervisor:
         dom0 = Domain(0, uuid.UUID(int=0).hex, vcpus=2, pages=DOM0_PAGES, max_pages=DOM0_PAGES)
         dom0.pause_count = 0
         self.domains = {0: dom0}
-        self.open_handles = 0
-        """How many ``xc_interface`` are open, in all processes."""
-        self._last_domid = 0
+        self.last_domid = 0
+        """The id that was given out last; the next one is tried first."""
 
     # The host.
 
@@ -136,10 +135,6 @@ class Hypervisor:
         if domain is None or domain.dying:
             raise XenFailure(errno.ESRCH)
         return domain
-
-    def handle_opened(self, count: int) -> None:
-        """An ``xc_interface`` was opened (1), or closed (-1)."""
-        self.open_handles += count
 
     def version(self) -> tuple[int, int, str]:
         """Major, minor, extra version."""
@@ -192,13 +187,13 @@ class Hypervisor:
         if cpupool:
             raise XenFailure(errno.ESRCH)
         for _ in range(DOMID_FIRST_RESERVED):
-            self._last_domid = self._last_domid % (DOMID_FIRST_RESERVED - 1) + 1
-            if self._last_domid not in self.domains:
+            self.last_domid = self.last_domid % (DOMID_FIRST_RESERVED - 1) + 1
+            if self.last_domid not in self.domains:
                 break
         else:
             raise XenFailure(errno.ENOMEM)
         sched = dict(_SCHED_DEFAULTS.get(self.scheduler, {}))
-        domain = Domain(self._last_domid, handle, flags, emulation_flags, max_vcpus, sched=sched)
+        domain = Domain(self.last_domid, handle, flags, emulation_flags, max_vcpus, sched=sched)
         self.domains[domain.domid] = domain
         return domain.domid
 

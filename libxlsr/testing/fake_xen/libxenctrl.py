@@ -88,16 +88,15 @@ class FakeXenctrl(FakeToollog):
 
     def xc_interface_open(self, logger: Any, _dombuild_logger: Any, _flags: int) -> Any:
         """A handle: a namespace with the logger."""
-        opened = SimpleNamespace(logger=logger)
 
         def open_one() -> Any:
-            self.state.hypervisor.handle_opened(1)
-            return opened
+            self.state.handles += 1
+            return SimpleNamespace(logger=logger)
 
         return self.attempt("xc_interface_open", "", open_one, None)
 
     def xc_interface_close(self, _xch: Any) -> int:
-        self.state.hypervisor.handle_opened(-1)
+        self.state.handles -= 1
         return 0
 
     def xlsr_built_for_xen(self) -> bytes:

@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import struct
-from typing import Any, Callable
+from typing import Any
 
 from libxlsr.errors import StreamError, TargetError
 from libxlsr.formats import libxc
@@ -54,10 +54,9 @@ class FakeXenguest(FakeXenctrl):
         console_gfn: list[int],
         _console_domid: int,
         stream_type: int,
-        *rest: Any,
+        handle: Any,
     ) -> int:
         """xc_domain_restore. What it calls back are the bindings' functions."""
-        handle = rest[-1]
         restore = Restore(self, xch, io_fd, domid, handle, checkpointed=bool(stream_type))
         try:
             self.state.called("xc_domain_restore", str(domid))
@@ -223,7 +222,7 @@ class Restore:
             )
             if not self._policies[record_type]
         )
-        if self._callback("static_data_done")(missing, self._handle):
+        if self._lib.ffi.externs["xlsr_restore_static_data_done"](missing, self._handle):
             raise Refused("static_data_done() callback failed")
 
     def _populate(self, body: bytearray) -> None:
@@ -242,17 +241,13 @@ class Restore:
         """Whether it goes on."""
         if not self._checkpointed:
             raise Refused("Found checkpoint in non-checkpointed stream")
-        answer = self._callback("checkpoint")(self._handle)
+        answer = self._lib.ffi.externs["xlsr_restore_checkpoint"](self._handle)
         if answer == self._lib.XGR_CHECKPOINT_SUCCESS:
             self._buffering = True
             return True
         if answer == self._lib.XGR_CHECKPOINT_FAILOVER and self._buffering:
             return False
         raise Refused("The checkpoint failed")
-
-    def _callback(self, name: str) -> Callable[..., Any]:
-        externs = self._lib.ffi.externs
-        return externs.get(f"xlsr_restore_{name}") or externs[f"xlsr_{name}"]
 
     def _go_wrong(self, way: str) -> None:
         if way == "hangs":

@@ -24,7 +24,7 @@ class _Handler(socketserver.StreamRequestHandler):
     server: StateServer
 
     def handle(self) -> None:
-        state, handles = self.server.state, 0
+        state = self.server.state
         for line in self.rfile:
             where, name, arguments = json.loads(line)
             target = state if where is None else getattr(state, where)
@@ -34,12 +34,8 @@ class _Handler(socketserver.StreamRequestHandler):
                     value = getattr(target, name)(*arguments)
             except XenFailure as failure:
                 number = failure.number
-            if name == "handle_opened":
-                handles += arguments[0]
             with contextlib.suppress(OSError):  # it may have been killed meanwhile
                 self.wfile.write(json.dumps([value, number]).encode() + b"\n")
-        with state.lock:  # what a process has open the kernel closes at its end
-            state.hypervisor.handle_opened(-handles)
 
 
 class StateServer(socketserver.ThreadingUnixStreamServer):
@@ -79,6 +75,7 @@ class _Remote(_Calls):
     def __init__(self, path: str) -> None:
         super().__init__(lambda name, arguments: self._ask(None, name, arguments))
         self.lock = contextlib.nullcontext()
+        self.handles = 0
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(path)
         self._file = sock.makefile("rwb")

@@ -35,6 +35,8 @@ class HostState:
         """Held for each call: those of children come in threads of their own."""
         self.hypervisor = Hypervisor()
         self.xenstored = Xenstored(self.hypervisor)
+        self.handles = 0
+        """How many ``xc_interface`` are open here. A child's go with the child."""
         self.calls: list[CallMade] = []
         """Every call that was made, those of children too."""
         self.on_call: Callable[[CallMade], object] | None = None
