@@ -57,10 +57,6 @@ class FakeXenHost(XenHost):
         root = Path(tempfile.mkdtemp(prefix="xen-"))
         super().__init__(root)
         self.root = root
-        self.state = HostState(root)
-        self._libraries = libraries(self.state)
-        self._server = StateServer(self.state, root / "state") if processes else None
-        self._expected: list[str] = []
         self._models: list[InProcessDeviceModel] = []
         for directory in (self.run_dir, self.lib_dir, self.log_dir, self.script_dir, self.proc):
             directory.mkdir(parents=True)
@@ -69,9 +65,10 @@ class FakeXenHost(XenHost):
         for script in SCRIPTS:
             (self.script_dir / script).touch(mode=0o755)
         install_device_model(self.device_models[0])
-        for path, value in NODES.items():
-            self.xenstored.write(0, 0, path, value)
-        self._before = set(self._holdings())
+        self._server: StateServer | None = None
+        self._boot()
+        if processes:
+            self._server = StateServer(self.state, root / "state")
 
     def __enter__(self) -> FakeXenHost:
         return self
@@ -81,15 +78,37 @@ class FakeXenHost(XenHost):
 
     def close(self) -> None:
         """End its processes, and remove its files."""
+        self._shut_down()
+        if self._server is not None:
+            self._server.close()
+        shutil.rmtree(self.root)
+
+    def reboot(self) -> None:
+        """Have it as it was at first: no guest is left, nothing fails."""
+        self._shut_down()
+        for directory in (self.run_dir, self.lib_dir, self.log_dir):
+            for path in directory.iterdir():
+                path.unlink()
+        self._boot()
+        if self._server is not None:
+            self._server.state = self.state
+
+    def _boot(self) -> None:
+        self.state = HostState(self.root)
+        self._libraries = libraries(self.state)
+        self._expected: list[str] = []
+        for path, value in NODES.items():
+            self.xenstored.write(0, 0, path, value)
+        self._before = set(self._holdings())
+
+    def _shut_down(self) -> None:
         if self._server is not None:
             for pid in device_models(self.device_models[0]):
                 kill(pid)
-            self._server.close()
         for model in list(self._models):
             model.close()
         for connection in list(self.xenstored.connections):
             self.xenstored.close(connection)
-        shutil.rmtree(self.root)
 
     # What a test looks at and changes.
 

@@ -167,7 +167,7 @@ class _Loopback:
 
 
 class InProcessDeviceModel(Process):
-    """A device model that answers QMP from the same event loop, until it is let go or killed."""
+    """A device model that answers QMP from the same event loop, until it is detached or killed."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class InProcessDeviceModel(Process):
         if pending is not None:
             pending.deregister()
 
-    def let_go(self, done: Callable[[], object]) -> None:
+    def detach(self, done: Callable[[], object]) -> None:
         """It stays, and answers nobody any more."""
         self._deafen()
         self._ctx.call_soon(done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any, Callable
 
 from libxlsr.testing.fake_xen.libxenctrl import Calling
@@ -142,19 +141,27 @@ class FakeXenstore(Calling):
         path = f"/local/domain/{domid}".encode()
         return self.attempt("xs_get_domain_path", domid, lambda: path, None)
 
-    def xlsr_get_features_supported(self, _xsh: int, _features: list[int]) -> bool:
-        return self._unknown()
+    def xlsr_get_features_supported(self, _xsh: int, features: list[int]) -> bool:
+        def fill(_name: str) -> None:
+            features[0] = self.state.xenstored.features_supported()
 
-    def xlsr_set_features_domain(self, _xsh: int, _domid: int, _features: int) -> bool:
-        return self._unknown()
+        return self._succeeds("xs_get_features_supported", b"", fill)
 
-    def xlsr_set_domain_quota(self, _xsh: int, _domid: int, _quota: bytes, _value: int) -> bool:
-        return self._unknown()
+    def xlsr_set_features_domain(self, _xsh: int, domid: int, features: int) -> bool:
+        store, about = self.state.xenstored, str(domid).encode()
+        return self._succeeds(
+            "xs_set_features_domain",
+            about,
+            lambda _name: store.set_features_domain(domid, features),
+        )
 
-    def _unknown(self) -> bool:
-        """Xen 4.17 has none of these."""
-        self.ffi.errno = errno.ENOSYS
-        return False
+    def xlsr_set_domain_quota(self, _xsh: int, domid: int, quota: bytes, value: int) -> bool:
+        store, about = self.state.xenstored, str(domid).encode()
+        return self._succeeds(
+            "xs_set_domain_quota",
+            about,
+            lambda _name: store.set_domain_quota(domid, quota.decode(), value),
+        )
 
     def free(self, _pointer: Any) -> None:
         pass

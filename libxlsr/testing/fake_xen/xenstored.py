@@ -72,6 +72,13 @@ class Xenstored:
         self.connections: dict[int, Connection] = {}
         self.introduced: dict[int, tuple[int, int]] = {}
         """The ring's frame and the port of each domain that it is connected to."""
+        self.features: int | None = None
+        """Those that it can offer a domain; None: it is older than Xen 4.21, and doesn't know."""
+        self.features_of: dict[int, int] = {}
+        """Those that domains are offered, where that was said."""
+        self.has_quota_of_domains = False
+        """Whether it is of Xen 4.22 or newer."""
+        self.quota_of: dict[int, dict[str, int]] = {}
         self.xenconsoled_runs = True
         """Where it does not, no console gets its tty."""
 
@@ -216,6 +223,27 @@ class Xenstored:
 
     def is_introduced(self, domid: int) -> bool:
         return domid in self.introduced
+
+    def features_supported(self) -> int:
+        if self.features is None:
+            raise XenFailure(errno.ENOSYS)
+        return self.features
+
+    def set_features_domain(self, domid: int, features: int) -> None:
+        """Before the domain is introduced."""
+        if self.features is None:
+            raise XenFailure(errno.ENOSYS)
+        if domid in self.introduced:
+            raise XenFailure(errno.EBUSY)
+        self.features_of[domid] = features
+
+    def set_domain_quota(self, domid: int, quota: str, value: int) -> None:
+        """Once the domain is introduced."""
+        if not self.has_quota_of_domains:
+            raise XenFailure(errno.ENOSYS)
+        if domid not in self.introduced:
+            raise XenFailure(errno.ENOENT)
+        self.quota_of.setdefault(domid, {})[quota] = value
 
     def give_tty(self, domid: int) -> None:
         """What xenconsoled does with a domain's console (console_create_tty, daemon/io.c)."""
