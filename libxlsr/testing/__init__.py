@@ -2,6 +2,7 @@
 
 Public are ``builder``, ``parts``, ``damage``, ``legacy`` and ``pages`` (images, right and wrong),
 ``feeding`` and ``fds`` (how they arrive), ``clock`` and ``stepping`` (time, one event at a time),
-``reader_stepper`` (the state machine by hand), ``fake_target``, ``conformance`` (needs pytest) and
-``leaks``. The other modules serve this project's own tests. Nothing is imported here.
+``reader_stepper`` (the state machine by hand), ``fake_target``, ``fake_xen`` (a whole Xen host),
+``conformance`` (needs pytest) and ``leaks``. The other modules serve this project's own tests.
+Nothing is imported here.
 """

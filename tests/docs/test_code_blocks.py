@@ -20,4 +20,4 @@ def test_the_code_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_block_was_found() -> None:
-    assert len(BLOCKS) == PAGE.read_text().count("```python") == 5
+    assert len(BLOCKS) == PAGE.read_text().count("```python") == 6

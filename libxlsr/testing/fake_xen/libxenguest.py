@@ -17,6 +17,7 @@ from libxlsr.formats import libxc
 from libxlsr.formats.hvm_params import HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_PFN, HvmParams
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.page_data import HEADER_SIZE, decode_pfns, prefix_length
+from libxlsr.formats.records import decode_libxc_header
 from libxlsr.restoring.image.exact_fd import ExactReader
 from libxlsr.testing.fake_xen.failure import XenFailure
 from libxlsr.testing.fake_xen.libxenctrl import NOT_THIS_ONE, FakeXenctrl
@@ -186,7 +187,7 @@ class Restore:
     def _read_record(self) -> tuple[int, bytearray]:
         start = self._reader.offset
         raw = self._reader.read(libxc.RECORD_HEADER_SIZE, "a record header")
-        header = libxc.RecordHeader.decode(raw, start)
+        header = decode_libxc_header(raw, start)
         body = self._reader.read(header.padded_length, header.name)
         return header.type, body[: header.length]
 
