@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from libxlsr.formats import xl
+from libxlsr.testing.fake_xen import FakeXenHost
+from libxlsr.xen.xenstore import Xenstore
 
 UUID = "13b086ae-4a23-480c-a9b5-26f262d4c7be"
 
@@ -26,6 +29,20 @@ def tree() -> dict[str, Any]:
         },
         "on_soft_reset": "soft_reset",
     }
+
+
+@pytest.fixture
+def xen() -> Iterator[FakeXenHost]:
+    """A host without processes."""
+    with FakeXenHost(processes=False) as host:
+        yield host
+
+
+@pytest.fixture
+def store(xen: FakeXenHost) -> Iterator[Xenstore]:
+    """A connection to its xenstored."""
+    with xen.open_xenstore() as connection:
+        yield connection
 
 
 @pytest.fixture

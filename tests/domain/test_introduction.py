@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,68 +11,52 @@ from libxlsr.domain.create import BuildState
 from libxlsr.domain.introduction import introduce
 from libxlsr.domain.save_helper.parent import Rings
 from libxlsr.formats import xl
+from libxlsr.testing.fake_xen import FakeXenHost
 from libxlsr.xen.xenstore import Xenstore
 
-from .fake_host import FakeXenstore
-
-STATE = BuildState(domid=7, store_port=1, store_domid=0, console_port=2, console_domid=0)
+STATE = BuildState(domid=1, store_port=1, store_domid=0, console_port=2, console_domid=0)
 QUOTA = {"quota": [{"name": "nodes", "val": 1000}, {"name": "watches", "val": 128}]}
 
 
-class Telling(FakeXenstore):
-    """Tells what is asked of it. ``features`` is None for a xenstored that knows of none."""
-
-    def __init__(self, *, features: int | None, quota: bool) -> None:
-        super().__init__()
-        self.told: list[str] = []
-        self.features = features
-        self.quota = quota
-
-    def features_supported(self) -> int | None:
-        return self.features
-
-    def set_features_domain(self, domid: int, features: int) -> None:
-        self.told.append(f"features {domid} {features:#x}")
-
-    def introduce_domain(self, domid: int, gfn: int, port: int) -> None:
-        self.told.append(f"introduce {domid} {gfn:#x} {port}")
-
-    def set_domain_quota(self, domid: int, quota: str, value: int) -> bool:
-        self.told.append(f"quota {domid} {quota} {value}")
-        return self.quota
-
-
-def told(store: Telling, tree: dict[str, Any]) -> list[str]:
+def told(xen: FakeXenHost, store: Xenstore, tree: dict[str, Any]) -> list[str]:
+    """The calls that xenstored gets for a domain."""
+    assert xen.add_domain("guest") == STATE.domid
+    assert xen.hypervisor.evtchn_alloc_unbound(STATE.domid, 0) == STATE.store_port
     config = read_config(xl.Config.from_json(tree))
-    introduce(cast(Xenstore, store), config, STATE, Rings(store_gfn=0xFEFFC, console_gfn=0xFEFFF))
-    return store.told
+    introduce(store, config, STATE, Rings(store_gfn=0xFEFFC, console_gfn=0xFEFFF))
+    assert xen.xenstored.introduced == {1: (0xFEFFC, 1)}
+    return [call.name for call in xen.calls if "domain" in call.name]
 
 
-def test_one_without_a_mask_and_quota(tree: dict[str, Any]) -> None:
-    store = Telling(features=0xF, quota=True)
-    assert told(store, tree) == ["introduce 7 0xfeffc 1"]
-    assert store.values["/local/domain/7/store/ring-ref"] == str(0xFEFFC)
-    assert store.values["/local/domain/7/console/ring-ref"] == str(0xFEFFF)
+def test_one_without_a_mask_and_quota(
+    xen: FakeXenHost, store: Xenstore, tree: dict[str, Any]
+) -> None:
+    xen.xenstored.features, xen.xenstored.has_quota_of_domains = 0xF, True
+    assert told(xen, store, tree) == ["xs_introduce_domain"]
+    assert xen.node("/local/domain/1/store/ring-ref") == str(0xFEFFC)
+    assert xen.node("/local/domain/1/console/ring-ref") == str(0xFEFFF)
 
 
-def test_features_before_and_quota_behind_the_introduction(tree: dict[str, Any]) -> None:
+def test_features_before_and_quota_behind_the_introduction(
+    xen: FakeXenHost, store: Xenstore, tree: dict[str, Any]
+) -> None:
+    xen.xenstored.features, xen.xenstored.has_quota_of_domains = 0xF, True
     tree["b_info"].update(xenstore_feature_mask=0x13, xenstore_quota=QUOTA)
-    assert told(Telling(features=0xF, quota=True), tree) == [
-        "features 7 0x3",
-        "introduce 7 0xfeffc 1",
-        "quota 7 nodes 1000",
-        "quota 7 watches 128",
+    assert told(xen, store, tree) == [
+        "xs_set_features_domain",
+        "xs_introduce_domain",
+        "xs_set_domain_quota",
+        "xs_set_domain_quota",
     ]
+    assert xen.xenstored.features_of == {1: 0x3}
+    assert xen.xenstored.quota_of == {1: {"nodes": 1000, "watches": 128}}
 
 
 def test_a_xenstored_that_knows_neither(
-    tree: dict[str, Any], caplog: pytest.LogCaptureFixture
+    xen: FakeXenHost, store: Xenstore, tree: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="libxlsr")
     tree["b_info"].update(xenstore_feature_mask=0x13, xenstore_quota=QUOTA)
-    assert told(Telling(features=None, quota=False), tree) == [
-        "introduce 7 0xfeffc 1",
-        "quota 7 nodes 1000",
-    ]
+    assert told(xen, store, tree) == ["xs_introduce_domain", "xs_set_domain_quota"]
     assert ["all features" in line for line in caplog.messages] == [True, False]
     assert "default quota" in caplog.messages[1]

@@ -82,6 +82,11 @@ class Xenstored:
         self.xenconsoled_runs = True
         """Where it does not, no console gets its tty."""
 
+    @property
+    def values(self) -> dict[str, str]:
+        """The value of each node."""
+        return {path: node.value for path, node in self.nodes.items()}
+
     # Connections.
 
     def open(self) -> int:
