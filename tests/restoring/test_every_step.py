@@ -18,6 +18,7 @@ import pytest
 from libxlsr.errors import Aborted, LibxlsrError
 from libxlsr.events import Ao, Context
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import RestoreResult
 from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.testing.builder import StreamBuilder, config_json
@@ -60,8 +61,13 @@ class Run:
         self.clock = FakeClock()
         self.ctx = Context(clock=self.clock)
         self.completions: list[Ao[RestoreResult]] = []
-        target = XenTarget(self.ctx, host=xen)
-        self.ao = restore_ao(self.ctx, fd, target, to_eof=True, on_done=self.completions.append)
+        self.ao = restore_ao(
+            self.ctx,
+            fd,
+            RestoreOptions(to_eof=True),
+            target=XenTarget(self.ctx, host=xen),
+            on_done=self.completions.append,
+        )
 
     def finish(self) -> None:
         for _ in range(2000):

@@ -6,6 +6,7 @@ Where a process is what is shown (a helper that dies, a device model that hangs)
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -22,10 +23,11 @@ from libxlsr.events import Ao, Context
 from libxlsr.formats import xl
 from libxlsr.formats.libxc import RecordType
 from libxlsr.restoring.operation import restore_ao
+from libxlsr.restoring.options import RestoreOptions
 from libxlsr.restoring.progress import Progress, RestoreResult
 from libxlsr.restoring.target import ImageDescription
 from libxlsr.restoring.timeouts import Timeouts
-from libxlsr.restoring.xen_target import XenOptions, XenTarget
+from libxlsr.restoring.xen_target import XenTarget
 from libxlsr.testing.builder import UUID, StreamBuilder, config_json
 from libxlsr.testing.clock import FakeClock
 from libxlsr.testing.conformance import Driver
@@ -62,15 +64,18 @@ class Restoring:
         xen: FakeXenHost,
         stream: StreamBuilder,
         *,
-        options: XenOptions | None = None,
-        **how: Any,
+        options: RestoreOptions | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
     ) -> None:
         self.ctx, self.xen = ctx, xen
         self.file = os.memfd_create("image")
         stream.write_to(self.file)
         os.lseek(self.file, 0, os.SEEK_SET)
+        options = dataclasses.replace(options or RestoreOptions(), to_eof=True)
         target = XenTarget(ctx, options, xen)
-        self.ao: Ao[RestoreResult] = restore_ao(ctx, self.file, target, to_eof=True, **how)
+        self.ao: Ao[RestoreResult] = restore_ao(
+            ctx, self.file, options, target=target, on_progress=on_progress
+        )
 
     def result(self) -> RestoreResult:
         """Raises the restore's error, with nothing left."""
@@ -95,8 +100,8 @@ def with_config(guest: str, change: Callable[[dict[str, Any]], object]) -> Strea
     return StreamBuilder(guest, config=config)
 
 
-def overrides(*pairs: tuple[str, str], **options: Any) -> XenOptions:
-    return XenOptions(overrides=pairs, **options)
+def overrides(*pairs: tuple[str, str], **options: Any) -> RestoreOptions:
+    return RestoreOptions(overrides=pairs, **options)
 
 
 # What is there afterwards.
@@ -176,7 +181,7 @@ def test_with_the_processes_of_a_real_host(ctx: Context, real: FakeXenHost) -> N
 
 
 def test_a_guest_that_stays_paused(ctx: Context, xen: FakeXenHost) -> None:
-    Restoring(ctx, xen, StreamBuilder("hvm"), options=XenOptions(paused=True)).result()
+    Restoring(ctx, xen, StreamBuilder("hvm"), options=RestoreOptions(paused=True)).result()
     assert not xen.domains[0].running
     assert "cont" not in [call.about for call in xen.calls if call.name == "qmp"]
 
@@ -253,7 +258,7 @@ def test_no_configuration(ctx: Context, xen: FakeXenHost) -> None:
 def test_a_configuration_that_is_given(ctx: Context, xen: FakeXenHost) -> None:
     given = xl.Config.from_json(config_json("hvm", 16, name="given"))
     stream = StreamBuilder("hvm", xl_header=False)
-    restored = Restoring(ctx, xen, stream, options=XenOptions(config=given)).result()
+    restored = Restoring(ctx, xen, stream, options=RestoreOptions(config=given)).result()
     assert restored.guest.name == "given"
 
 
@@ -273,7 +278,7 @@ def test_a_configuration_that_is_given(ctx: Context, xen: FakeXenHost) -> None:
 def test_a_configuration_that_is_of_another_guest(
     ctx: Context, xen: FakeXenHost, given: str, stream: StreamBuilder, said: str
 ) -> None:
-    options = XenOptions(config=xl.Config.from_json(config_json(given, 16)))
+    options = RestoreOptions(config=xl.Config.from_json(config_json(given, 16)))
     error = Restoring(ctx, xen, stream, options=options).error()
     assert isinstance(error, StreamError)
     assert said in str(error)
@@ -312,7 +317,7 @@ def test_a_cpu_that_the_host_can_not_give(ctx: Context, xen: FakeXenHost, piped:
     read_end, write_end = os.pipe()
     StreamBuilder("pvh", pages=2).write_to(write_end)
     os.close(write_end)
-    ao = restore_ao(ctx, read_end, XenTarget(ctx, host=xen))
+    ao = restore_ao(ctx, read_end, target=XenTarget(ctx, host=xen))
     run_until(ctx, lambda: ao.done)
     os.close(read_end)
     with pytest.raises(TargetError, match="Failed to set CPUID policy"):
@@ -382,7 +387,9 @@ def test_a_transaction_that_others_interfere_with(ctx: Context, xen: FakeXenHost
 class Running:
     """One restore, call by call."""
 
-    def __init__(self, ctx: Context, xen: FakeXenHost, options: XenOptions | None = None) -> None:
+    def __init__(
+        self, ctx: Context, xen: FakeXenHost, options: RestoreOptions | None = None
+    ) -> None:
         self.driver = Driver(ctx, XenTarget(ctx, options, xen), StreamBuilder("pvh"))
         image = ImageDescription(xl.Config.from_json(config_json("pvh", 16)), None)
         self.prepared = self.driver.begin("prepare", image, self.driver.hooks)
@@ -437,7 +444,7 @@ def test_a_uuid_that_is_taken_after_the_preflight(
             xen.add_domain("another", uuid.UUID(UUID))
 
     xen.state.on_call = taken
-    options = XenOptions(balloon=balloon)
+    options = RestoreOptions(balloon=balloon)
     error = Restoring(ctx, xen, StreamBuilder("pvh"), options=options).error()
     assert "domain 1 has the UUID" in str(error)
     assert [domain.domid for domain in xen.domains] == [1]
@@ -446,7 +453,7 @@ def test_a_uuid_that_is_taken_after_the_preflight(
 def test_one_that_may_balloon_dom0_keeps_others_from_counting_memory(
     ctx: Context, xen: FakeXenHost
 ) -> None:
-    balloon = XenOptions(balloon=True)
+    balloon = RestoreOptions(balloon=True)
     first = Running(ctx, xen, balloon)
     assert first.driver.end(first.prepared) == (None,)
     second = Running(ctx, xen, overrides(("name", "other"), ("uuid", "new"), balloon=True))
@@ -473,7 +480,7 @@ def test_dom0_gives_memory_up_and_gets_it_back(ctx: Context, xen: FakeXenHost) -
     xen.state.on_call = dom0_obeys
     before = dom0.pages
     xen.fail("xc_domain_unpause")
-    options = XenOptions(balloon=True)
+    options = RestoreOptions(balloon=True)
     error = Restoring(ctx, xen, StreamBuilder("pvh"), options=options).error()
     assert error.call == "xc_domain_unpause"  # type: ignore[attr-defined]
     assert dom0.pages < before
@@ -626,17 +633,16 @@ def test_a_device_model_goes_wrong(ctx: Context, real: FakeXenHost, way: str) ->
 
 
 def test_a_device_model_that_never_gets_ready(ctx: Context, real: FakeXenHost) -> None:
-    options = overrides(("b_info.extra", '["-way", "never-ready"]'))
-    timeouts = Timeouts(device_model=0.5)
-    stream = StreamBuilder("hvm")
-    error = Restoring(ctx, real, stream, options=options, timeouts=timeouts).error()
+    extra = ("b_info.extra", '["-way", "never-ready"]')
+    options = overrides(extra, timeouts=Timeouts(device_model=0.5))
+    error = Restoring(ctx, real, StreamBuilder("hvm"), options=options).error()
     assert isinstance(error, TimedOut)
 
 
 def test_a_spare_helper(ctx: Context, real: FakeXenHost) -> None:
     with SpareHelper(ctx, real) as spare:
         first = spare.pid
-        options = XenOptions(spare_helper=spare)
+        options = RestoreOptions(spare_helper=spare)
         restoring = Restoring(ctx, real, StreamBuilder("pvh"), options=options)
         run_until(ctx, lambda: restoring.ao.done)
         restoring.ao.result()
@@ -664,5 +670,5 @@ def test_records_out_of_a_bare_libxc_stream(ctx: Context, xen: FakeXenHost) -> N
     first = stream.find(RecordType.X86_CPUID_POLICY)
     del stream.parts[: stream.parts.index(first) - 2]
     stream.truncate_after(stream.find(RecordType.END))
-    options = XenOptions(config=xl.Config.from_json(config_json("pvh", 16)))
+    options = RestoreOptions(config=xl.Config.from_json(config_json("pvh", 16)))
     assert Restoring(ctx, xen, stream, options=options).result().image_kind == "libxc"

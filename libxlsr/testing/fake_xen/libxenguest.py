@@ -18,7 +18,7 @@ from libxlsr.formats.hvm_params import HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_PF
 from libxlsr.formats.libxc import RecordType
 from libxlsr.formats.page_data import HEADER_SIZE, decode_pfns, prefix_length
 from libxlsr.formats.records import decode_libxc_header
-from libxlsr.restoring.image.exact_fd import ExactReader
+from libxlsr.source.exact_reader import ExactReader
 from libxlsr.testing.fake_xen.failure import XenFailure
 from libxlsr.testing.fake_xen.libxenctrl import NOT_THIS_ONE, FakeXenctrl
 from libxlsr.testing.fake_xen.state import HostState
@@ -184,14 +184,14 @@ class Restore:
             else:
                 self._process(record_type, body)
 
-    def _read_record(self) -> tuple[int, bytearray]:
+    def _read_record(self) -> tuple[int, bytes]:
         start = self._reader.offset
         raw = self._reader.read(libxc.RECORD_HEADER_SIZE, "a record header")
         header = decode_libxc_header(raw, start)
         body = self._reader.read(header.padded_length, header.name)
         return header.type, body[: header.length]
 
-    def _process(self, record_type: int, body: bytearray) -> None:
+    def _process(self, record_type: int, body: bytes) -> None:
         host = self._state.hypervisor
         if record_type in self._policies:
             self._policies[RecordType(record_type)] = True
@@ -226,7 +226,7 @@ class Restore:
         if self._lib.ffi.externs["xlsr_restore_static_data_done"](missing, self._handle):
             raise Refused("static_data_done() callback failed")
 
-    def _populate(self, body: bytearray) -> None:
+    def _populate(self, body: bytes) -> None:
         prefix = prefix_length(body[:HEADER_SIZE], 0, len(body))
         pages = decode_pfns(body[:prefix], 0, len(body))
         gfns, _types = pages.with_data()
