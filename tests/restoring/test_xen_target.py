@@ -266,11 +266,11 @@ def test_a_configuration_that_is_given(ctx: Context, xen: FakeXenHost) -> None:
     ("given", "stream", "said"),
     [
         ("hvm", StreamBuilder("pvh", xl_header=False), "ends without an EMULATOR_CONTEXT"),
-        ("pvh", StreamBuilder("hvm", xl_header=False), "guest has no device model"),
+        ("pvh", StreamBuilder("hvm", xl_header=False), "a pvh guest has no EMULATOR_CONTEXT"),
         (
             "pvh",
             StreamBuilder("hvm", xl_header=False, xenstore=[("physmap/a/size", "1")]),
-            "guest has no device model",
+            "a pvh guest has no EMULATOR_XENSTORE_DATA",
         ),
     ],
     ids=["no state", "a state", "keys"],
