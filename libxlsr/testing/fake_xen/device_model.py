@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -IS
 """A device model that talks QMP and is no machine: ready at once, or wrong in the way it is told.
 
 It is a real process that is started as QEMU is, with QEMU's arguments. A configuration's
