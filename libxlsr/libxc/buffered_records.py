@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from libxlsr.files import write_all
 from libxlsr.formats.framing import Buffer
 from libxlsr.source.file_reader import FileReader
+
+TYPE_CHECKING = False  # as typing has it; verify does without pathlib, too
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class BufferedRecords:

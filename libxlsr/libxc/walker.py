@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 
 from libxlsr.errors import StreamError
 from libxlsr.formats import libxc, page_data, records
@@ -29,6 +28,10 @@ from libxlsr.libxc.guest import Guest
 from libxlsr.libxc.record_walk import CannotGoOn, RecordWalk
 from libxlsr.libxc.visitor import Record, Visitor, Wanted
 from libxlsr.source.byte_reader import ByteReader, Truncated
+
+TYPE_CHECKING = False  # as typing has it; verify does without pathlib, too
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PAGES = "the pages of PAGE_DATA"
 _LAST = (RecordType.CHECKPOINT, RecordType.END)

@@ -202,5 +202,5 @@ def test_from_an_offline_restore(tmp_path: Path) -> None:
     libxlsr.restore(image, target="image", output=tmp_path / "guest")
     extract(tmp_path / "guest", tmp_path / "raw", RAW)
     assert (tmp_path / "raw").read_bytes() == memory_of(stream)
-    with pytest.raises(libxlsr.UsageError, match="no offline restore"):
+    with pytest.raises(libxlsr.UsageError, match="not the directory of an offline restore"):
         extract(tmp_path, tmp_path / "other", RAW)
