@@ -93,8 +93,8 @@ def test_it_becomes_the_console(guest: Guest) -> None:
 
 
 @pytest.mark.usefixtures("unchanged_host")
-def test_offline_when_asked(tiny_image: Path, tmp_path: Path) -> None:
-    done = libxlsr_restore("--target", "image", "--output", tmp_path / "guest", tiny_image)
+def test_offline_when_asked(pv_image: Path, tmp_path: Path) -> None:
+    done = libxlsr_restore("--target", "image", "--output", tmp_path / "guest", pv_image)
     assert done.returncode == 0
     assert (tmp_path / "guest").is_dir()
 
