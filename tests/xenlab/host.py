@@ -5,7 +5,8 @@ inherited descriptor, so that "is it running" has one true answer and a pid in a
 mistaken for another process.
 
 Files go in and out through a disk of the machine's, /dev/vdb in dom0, that is the file ``carrier``
-in the run directory: 20 MB took 0.2 s there, and a minute over ssh, whose ciphers are emulated.
+in the run directory: dom0 read 20 MB from it in 0.2 s, and took a minute for them over ssh, whose
+ciphers are emulated.
 """
 
 from __future__ import annotations
@@ -298,6 +299,8 @@ class Host:
 
     def _start_ssh_master(self) -> None:
         """One connection that all commands share; it ends when QEMU does."""
+        # That of a QEMU that has only just ended may still be there.
+        (self.run_dir / "ssh_master").unlink(missing_ok=True)
         with (self.run_dir / "ssh.log").open("w+") as log:
             result = subprocess.run(
                 self.ssh_command("-M", "-N", "-f"),
@@ -311,7 +314,7 @@ class Host:
                 raise LabError(f"no ssh into dom0: {log.read()}\n{self.console_tail()}")
 
     def freeze(self) -> None:
-        """End it, and leave `state` complete; of a host that keeps its changes."""
+        """Stop a host that keeps its changes, and leave its `state` complete."""
         subprocess.run(
             self.ssh_command("-O", "exit"), cwd=self.run_dir, capture_output=True, check=False
         )
@@ -322,6 +325,7 @@ class Host:
         if not self._ended(STOP_SECONDS):
             raise LabError("QEMU does not end")
         shutil.copy(self.console, self.state.console)
+        self.shut_down()
 
 
 def load(image: Image, state: State, *, keep_as: str | None = None, link: str = NO_LINK) -> Host:
