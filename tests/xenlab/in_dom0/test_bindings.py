@@ -77,7 +77,7 @@ def test_the_host(xenctrl: Xenctrl) -> None:
 
 
 def test_another_xen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "built_for", lambda: "4.99.0")
+    monkeypatch.setattr(backend, "built_for", lambda _backend=None: "4.99.0")
     with pytest.raises(BackendUnavailable, match=r"built for Xen 4\.99\.0, but Xen 4\.\d+.* is"):
         Xenctrl()
 
@@ -233,6 +233,7 @@ def test_watches_on_the_loop(xenstore: Xenstore) -> None:
 
 FAULTS_OF_A_BLOCK = """
 import ctypes, resource
+from libxlsr.xen.xenctrl import Xenctrl
 from libxlsr.xen.xenguest import reserve_heap
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -244,7 +245,7 @@ def faults():
     libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(max(faults() for _ in range(3)))
-reserve_heap()
+reserve_heap(Xenctrl())
 print(max(faults() for _ in range(3)))
 """
 
