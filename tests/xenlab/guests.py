@@ -73,11 +73,13 @@ class Guest:
 
     host: Host
     name: str
+    first_name: str | None = None
+    """The name that it had when xenconsoled first heard it, where that was another."""
 
     @property
     def console_log(self) -> str:
         """The path in dom0 of all that xenconsoled has heard from guests of this name."""
-        return f"{CONSOLE_LOG_DIR}/guest-{self.name}.log"
+        return f"{CONSOLE_LOG_DIR}/guest-{self.first_name or self.name}.log"
 
     def create(self, config: str) -> None:
         path = f"/run/{self.name}.cfg"

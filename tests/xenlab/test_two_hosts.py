@@ -24,7 +24,8 @@ def migrates(pair: Pair) -> None:
     """A guest of the first host is migrated by xl to the second, where it ticks on."""
     before = residue(pair.first)
     saved = saved_linux(pair.first, "pvh")
-    there = Guest(pair.second, saved.name)
+    # As xl calls it while it arrives.
+    there = Guest(pair.second, saved.name, first_name=f"{saved.name}--incoming")
     guest = Guest(pair.first, saved.name)
     guest.restore(saved.image)
     guest.wait_for_tick(saved.last_tick.number + 1)
