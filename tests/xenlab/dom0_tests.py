@@ -4,7 +4,8 @@ They are collected here as any others, so that pytest's options mean what they a
 first one's turn comes, all of them are started in one pytest process in dom0 (report_lines.py), and
 what that reports of each test is reported here as it comes.
 
-A test that lost its guest (`GuestLost`) says nothing about the project. Such tests run again, on
+A test that lost its guest (`GuestLost`) says nothing about the project, nor does one in which dom0
+stopped answering: now and then the emulation loses one of its processors. Such tests run again, on
 the host as it was loaded, up to ATTEMPTS times in all. Where the process ends in a test, or is
 silent, that test has failed, and a new process runs the rest.
 """
@@ -16,6 +17,7 @@ import os
 import select
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ IN_DOM0 = Path(__file__).with_name("in_dom0")
 ATTEMPTS = 3
 # Longer than pytest's faulthandler_timeout (setup.cfg), which has said by then where a test hangs.
 SILENCE_SECONDS = 900.0
+# After so long without a report dom0 is asked for a sign of life, and given so long for it.
+LOOK_SECONDS = 60.0
 _NAMES = "/run/xenlab-tests"
 _OUTPUT = "/run/xenlab-tests.log"
 _OUTPUT_TAIL = 6000
@@ -110,7 +114,7 @@ class Dom0Tests:
                 nodeid, data = self._process.next_finished()
             except _ProcessEnded as end:
                 failed = self._waiting.pop(end.nodeid or item.nodeid)
-                self._reports[failed.nodeid] = [_failure(failed, str(end))]
+                self._reports[failed.nodeid] = [_failure(failed, end)]
                 self._process = None
                 if self._waiting:
                     self._host().load_again()
@@ -132,16 +136,20 @@ def _lost_its_guest(reports: Iterable[pytest.TestReport]) -> bool:
     return any([*pair] == [GUEST_LOST, True] for r in reports for pair in r.user_properties)
 
 
-def _failure(item: pytest.Item, why: str) -> pytest.TestReport:
-    return pytest.TestReport(item.nodeid, item.location, {}, "failed", why, "call")
+def _failure(item: pytest.Item, end: _ProcessEnded) -> pytest.TestReport:
+    lost = [(GUEST_LOST, True)] if end.with_its_host else []
+    return pytest.TestReport(
+        item.nodeid, item.location, {}, "failed", str(end), "call", user_properties=lost
+    )
 
 
 class _ProcessEnded(Exception):
     """The process in dom0 ended, or says nothing any more; `nodeid` is the test it was in."""
 
-    def __init__(self, why: str, nodeid: str | None) -> None:
+    def __init__(self, why: str, nodeid: str | None, with_its_host: bool) -> None:
         super().__init__(why)
         self.nodeid = nodeid
+        self.with_its_host = with_its_host
 
 
 class _Process:
@@ -180,9 +188,15 @@ class _Process:
     def _line(self) -> bytes:
         assert self._child.stdout is not None
         fd = self._child.stdout.fileno()
+        silent_since = time.monotonic()
         while b"\n" not in self._heard:
-            if not select.select([fd], [], [], SILENCE_SECONDS)[0]:
-                raise self._end(f"nothing was heard for {SILENCE_SECONDS:.0f} s")
+            if not select.select([fd], [], [], LOOK_SECONDS)[0]:
+                if not self._host_answers():
+                    self.stop()
+                    raise _ProcessEnded("dom0 no longer answers", self._in, with_its_host=True)
+                if time.monotonic() - silent_since > SILENCE_SECONDS:
+                    raise self._end(f"nothing was heard for {SILENCE_SECONDS:.0f} s")
+                continue
             data = os.read(fd, 1 << 16)
             if not data:
                 raise self._end("pytest in dom0 ended")
@@ -190,13 +204,21 @@ class _Process:
         line, _, self._heard = self._heard.partition(b"\n")
         return line
 
+    def _host_answers(self) -> bool:
+        try:
+            self._host.run("true", check=False, timeout=LOOK_SECONDS)
+        except LabError:
+            return False
+        return True
+
     def _end(self, why: str) -> _ProcessEnded:
         try:
             said = self._host.run(f"tail -c {_OUTPUT_TAIL} {_OUTPUT}", timeout=60).stdout
         except LabError as error:
             said = str(error)
         self.stop()
-        return _ProcessEnded(f"{why}; what it had said:\n{said}", self._in)
+        why = f"{why}; what it had said:\n{said}"
+        return _ProcessEnded(why, self._in, with_its_host=False)
 
     def wait(self) -> None:
         """Wait for its end: all tests have finished, and fixtures of the whole session end."""

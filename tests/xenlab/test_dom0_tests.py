@@ -12,6 +12,7 @@ from tests.paths import ROOT
 
 from . import dom0_tests
 from .dom0_tests import ATTEMPTS, Dom0Tests
+from .image import LabError
 
 CONFTEST = """\
 from tests.xenlab import report_lines
@@ -27,11 +28,16 @@ class Shell:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.loaded_again = 0
+        self.answers = True
 
     def ssh_command(self) -> list[str]:
         return ["sh", "-c"]
 
-    def run(self, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: str, *, check: bool = True, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        if not self.answers:
+            raise LabError("no answer")
         return subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
 
     def put_bytes(self, data: bytes, target: str) -> None:
@@ -39,6 +45,7 @@ class Shell:
 
     def load_again(self) -> None:
         self.loaded_again += 1
+        self.answers = True
 
 
 @pytest.fixture
@@ -145,6 +152,7 @@ def test_a_silent_one_has_failed(
     pytester: pytest.Pytester, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dom0_tests, "SILENCE_SECONDS", 5.0)
+    monkeypatch.setattr(dom0_tests, "LOOK_SECONDS", 1.0)
     result = run(
         pytester,
         shell,
@@ -154,3 +162,27 @@ def test_a_silent_one_has_failed(
         """,
     )
     assert "nothing was heard for 5 s" in result.listoutcomes()[2][0].longreprtext
+
+
+def test_one_whose_host_no_longer_answers_runs_again(
+    pytester: pytest.Pytester, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dom0_tests, "LOOK_SECONDS", 2.0)
+    shell.answers = False
+    result = run(
+        pytester,
+        shell,
+        """
+        import signal
+        from pathlib import Path
+        def test_hangs_at_first():
+            been_here = Path("been-here")
+            if not been_here.exists():
+                been_here.touch()
+                signal.pause()
+        def test_another(): pass
+        """,
+    )
+    passed, _, failed = result.listoutcomes()
+    assert (len(passed), len(failed)) == (2, 0)
+    assert shell.loaded_again == 2
