@@ -12,9 +12,8 @@ import pytest
 
 from ...examples.toolstack_daemon.running import Connection, RunningDaemon
 from .dom0 import domid_of, xenctrl
-from .guests import Guest
+from .guests import Guest, saved_guest
 from .state import HostState
-from .tiny_guests import TinyGuest
 from .waiting import wait_until
 
 
@@ -29,11 +28,11 @@ def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
 
 
 @contextmanager
-def most_of(image: Path) -> Iterator[int]:
-    """A pipe that gives the image but for its end, and then nothing more: libxenguest gives the
-    guest its memory a record at a time, and the tiny guest's is in one."""
+def half_of(image: Path) -> Iterator[int]:
+    """A pipe that gives the first half of the image, and then nothing more."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    with subprocess.Popen(["head", "-c", "-16", str(image)], stdout=write_end) as sender:
+    half = str(image.stat().st_size // 2)
+    with subprocess.Popen(["head", "-c", half, str(image)], stdout=write_end) as sender:
         try:
             yield read_end
         finally:
@@ -53,8 +52,8 @@ def domids() -> set[int]:
     return {info.domid for info in xenctrl().domains()}
 
 
-def ask_for_most(connection: Connection, guest: Guest, fd: int) -> None:
-    """Have the daemon begin with the guest; its domain is there afterwards, and most of it."""
+def ask_for_half(connection: Connection, guest: Guest, fd: int) -> None:
+    """Have the daemon begin with the guest; its domain is there afterwards, and half of it."""
     before = domids()
     connection.ask_for(guest.name, fd)
     connection.wait_for_memory()
@@ -62,14 +61,13 @@ def ask_for_most(connection: Connection, guest: Guest, fd: int) -> None:
 
 
 @pytest.mark.parametrize("guest", ["pv"], indirect=True)
-def test_it_restores_one_while_another_is_cancelled(
-    daemon: RunningDaemon, guest: Guest, tiny: TinyGuest
-) -> None:
+def test_it_restores_one_while_another_is_cancelled(daemon: RunningDaemon, guest: Guest) -> None:
     """The one that is cancelled is of the other kind: no two domains have the same name."""
-    other = tiny
+    other = saved_guest("pvh")
+    other.destroy()
     idle, before = held(daemon), HostState.now()
-    with most_of(other.image) as most, Connection(daemon) as leaving:
-        ask_for_most(leaving, other, most)
+    with half_of(other.image) as half, Connection(daemon) as leaving:
+        ask_for_half(leaving, other, half)
         _, digest = guest.ticks()[-1]
         with Connection(daemon) as staying, open(guest.image, "rb") as image:
             staying.ask_for(guest.name, image.fileno())
@@ -91,11 +89,12 @@ def test_it_restores_one_while_another_is_cancelled(
 
 
 @pytest.mark.usefixtures("unchanged_host")
-def test_sigterm_undoes_a_domain_half_way(tmp_path: Path, tiny: TinyGuest) -> None:
+def test_sigterm_undoes_a_domain_half_way(tmp_path: Path) -> None:
+    linux = saved_guest("pv")
     daemon = RunningDaemon(tmp_path, "--target", "xen")
     daemon.logged("listening")
-    with most_of(tiny.image) as most, Connection(daemon) as connection:
-        ask_for_most(connection, tiny, most)
+    with half_of(linux.image) as half, Connection(daemon) as connection:
+        ask_for_half(connection, linux, half)
         rest = daemon.stop()
     assert "stopped" in rest
     assert "Traceback" not in rest
