@@ -7,7 +7,6 @@ import select
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from .guests import (
     tiny_config,
 )
 from .host import CommandFailed, Host
-from .project import install_project
 from .tiny_guest import COUNTER_ADDRESS, LOAD_ADDRESS, tiny_guest
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -48,17 +46,6 @@ def test_files_go_in_and_come_out(xen_host: Host, tmp_path: Path) -> None:
     xen_host.get("/run/xenlab-test/file", tmp_path / "back")
     xen_host.run("rm -r /run/xenlab-test")
     assert (tmp_path / "back").read_bytes() == data
-
-
-def test_a_host_that_is_loaded_again_is_as_it_was(xen_host: Host) -> None:
-    fstab = xen_host.run("cat /etc/fstab").stdout
-    xen_host.run("rm /etc/fstab; touch /root/left; xl sched-credit2 -d 0 -w 77")
-    xen_host.load_again()
-    assert xen_host.run("cat /etc/fstab").stdout == fstab
-    assert "left" not in xen_host.run("ls /root").stdout.split()
-    assert "77" not in xen_host.run("xl sched-credit2 -d 0").stdout
-    assert abs(int(xen_host.run("date +%s").stdout) - time.time()) < 300
-    install_project(xen_host)
 
 
 def test_dom0_reaches_nothing_outside(xen_host: Host) -> None:

@@ -39,10 +39,12 @@ def migrates(pair: Pair) -> None:
     assert residue(pair.first) == before
 
 
+@pytest.mark.slow
 def test_a_guest_migrates_over_the_link(two_hosts: Pair) -> None:
     migrates(two_hosts)
 
 
+@pytest.mark.slow
 def test_the_link_is_cut_and_mended(two_hosts: Pair) -> None:
     ping = f"busybox ping -c 1 -w 5 {ADDRESSES[1]}"
     two_hosts.cut_link()
