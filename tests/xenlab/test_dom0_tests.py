@@ -14,6 +14,8 @@ from . import dom0_tests
 from .dom0_tests import ATTEMPTS, Dom0Tests
 from .image import LabError
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = """\
 from tests.xenlab import report_lines
 report_lines.lost_domains = list
