@@ -25,6 +25,10 @@ ON_BOTH_PROCESSORS = ("taskset", "--cpu-list", "0,1")
 def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
     running = RunningDaemon(tmp_path, "--target", "xen", prefix=ON_BOTH_PROCESSORS)
     running.logged("listening")
+    # It answers when its spare helper has been started, and its fds can be counted then.
+    with Connection(running) as connection:
+        connection.ask(b"{}\n")
+        assert [event["event"] for event in connection.events()] == ["refused"]
     yield running
     rest = running.stop()
     assert "Traceback" not in rest
