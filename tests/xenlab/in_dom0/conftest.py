@@ -7,14 +7,14 @@ import json
 import lzma
 import struct
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import GUEST_LOST, dom0
-from .guests import Guest, GuestLost, lost_domains, saved_guest
+from . import dom0
+from .guests import Guest, saved_guest
 from .images import XL_HEADER, Image, Parts, write_changed
 from .points import KINDS
 from .restoring import loop
@@ -25,30 +25,6 @@ from .tiny_guests import TinyGuest, saved_tiny_pvh
 tempfile.tempdir = "/var/tmp"
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hvm-ticker-xen4.17.save.xz"
-
-
-_FAILED = pytest.StashKey[dict[str, bool]]()
-"""The tests that failed, and whether a guest was lost to them."""
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note what fails, and whether a guest was lost: that may break more than a wait for it."""
-    report = yield
-    if report.failed and call.excinfo is not None:
-        lost = issubclass(call.excinfo.type, GuestLost) or bool(lost_domains())
-        failed = item.session.stash.setdefault(_FAILED, {})
-        # Its teardown may fail for the same reason.
-        failed[item.nodeid] = failed.get(item.nodeid, False) or lost
-    return report
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    failed = session.stash.get(_FAILED, {})
-    if exitstatus == pytest.ExitCode.TESTS_FAILED and failed and all(failed.values()):
-        session.exitstatus = GUEST_LOST
 
 
 @pytest.fixture(params=KINDS)
